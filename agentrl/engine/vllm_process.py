@@ -1,0 +1,128 @@
+"""The processes behind a vLLM engine: how they start, die with their parent, and are seen to be gone.
+
+vLLM samples in child processes (an engine core and its workers). What comes in: the moment of starting and of stopping.
+What goes out: children that ignore the terminal's Ctrl-C (the parent stops them in order), that write to a log file
+instead of the terminal, and that end when their parent dies, even by SIGKILL. Knows nothing of tokens or weights, and
+does not import vLLM.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import psutil
+
+PARENT_POLL_S = 0.5
+KILL_WAIT_S = 10.0
+_ERROR_LINE = re.compile(r"\b([A-Za-z_.]*(?:Error|Exception)): (\S.*)")
+
+
+class ChildSetup(dict[str, Any]):
+    """Rides in vLLM's `additional_config`: a child that unpickles its configuration sets itself up.
+
+    It is an empty dictionary to vLLM. Unpickled in another process than the one that made it, it starts the watch on
+    the parent and sends the child's standard output and error to `log` (None: they stay where they are).
+    """
+
+    def __init__(self, log: Path | None, owner_pid: int) -> None:
+        super().__init__()
+        self._log = log
+        self._owner_pid = owner_pid
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _set_up, (self._log, self._owner_pid)
+
+    def __deepcopy__(self, memo: Any) -> ChildSetup:
+        return self
+
+    def __copy__(self) -> ChildSetup:
+        return self
+
+
+def _set_up(log: Path | None, owner_pid: int) -> ChildSetup:
+    parent = multiprocessing.parent_process()
+    if parent is not None and parent.pid is not None and os.getpid() != owner_pid:
+        threading.Thread(target=_die_with, args=(parent.pid,), daemon=True, name="die-with-parent").start()
+        if log is not None:
+            descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            os.dup2(descriptor, 1)
+            os.dup2(descriptor, 2)
+            os.close(descriptor)
+    return ChildSetup(log, owner_pid)
+
+
+def _die_with(parent_pid: int) -> None:
+    """End this process soon after its parent has ended: then the kernel gives it another parent."""
+    while os.getppid() == parent_pid:
+        time.sleep(PARENT_POLL_S)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def deaf_to_interrupts() -> Iterator[None]:
+    """Processes started inside, by this thread, never receive SIGINT: a child inherits the thread's signal mask."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set the variables that the user has not set; take them back at the end."""
+    added = {name: value for name, value in variables.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
+def engine_cores(known: Collection[int | None] = ()) -> list[int]:
+    """Process ids of this process's living vLLM engine cores, but for the `known` ones."""
+    children = multiprocessing.active_children()
+    return [c.pid for c in children if c.name.startswith("EngineCore") and c.pid is not None and c.pid not in known]
+
+
+def with_descendants(pids: Iterable[int]) -> list[psutil.Process]:
+    """The processes and everything below them. Those already gone are left out."""
+    import psutil  # comes with vLLM
+
+    found: list[psutil.Process] = []
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(pid)
+            found += [process, *process.children(recursive=True)]
+    return found
+
+
+def kill(processes: Iterable[psutil.Process]) -> None:
+    """SIGKILL what still lives, and wait until it is gone (at most `KILL_WAIT_S`)."""
+    import psutil
+
+    living = [process for process in processes if process.is_running()]
+    for process in living:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(living, timeout=KILL_WAIT_S)
+
+
+def root_cause(log: Path) -> str:
+    """The first error that a log names, in one line: what failed in a child before anything failed because of it."""
+    with contextlib.suppress(OSError):
+        for line in log.read_text(errors="replace").splitlines():
+            if match := _ERROR_LINE.search(line):
+                return f"{match[1]}: {match[2]}"
+    return ""

@@ -1,0 +1,186 @@
+"""What an update sees: the trajectories of a step as flat arrays.
+
+What comes in: groups of valid trajectories. What goes out: `Batch` (token streams laid end to end, no padding), `Scores`
+(what the learner computed for them) and `Credited` (an advantage for every token). Knows no model, env or torch.
+
+Sizes: N tokens, A action tokens, K turns, R rows (a row is one segment), T trajectories. Every per-token array speaks
+about the token at its own position. A trajectory is one sequence, however many rows and turns it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate
+
+import numpy as np
+import numpy.typing as npt
+
+from agentrl.trajectory import BoolArray, FloatArray, Group, IntArray, Segment, Trajectory
+
+Float64Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Trajectories of one step, flat. Rows of a trajectory, and its turns, stand in the order they were played."""
+
+    trajectories: tuple[Trajectory, ...]  # T
+    group_ids: IntArray  # [T] dense: 0, 1, 2, ...
+    token_ids: IntArray  # [N]
+    action_mask: BoolArray  # [N] the policy sampled it
+    loss_mask: BoolArray  # [N] it is trained on; a subset of action_mask
+    behavior_logprobs: FloatArray  # [N] nats; 0 off actions
+    versions: IntArray  # [N] policy version that sampled it; -1 off actions
+    turn_ids: IntArray  # [N] index of the turn in its trajectory; -1 off actions
+    row_starts: IntArray  # [R + 1] row i is tokens row_starts[i]:row_starts[i + 1]
+    row_trajectory: IntArray  # [R]
+    turn_trajectory: IntArray  # [K]
+    turn_starts: IntArray  # [K] flat position of the turn's first action token
+    turn_lengths: IntArray  # [K] action tokens; 0 is possible
+    turn_rewards: Float64Array  # [K] sum of the turn's reward parts
+    metrics: Mapping[str, float] = field(default_factory=dict)  # what the selection has to report
+
+    @classmethod
+    def from_groups(cls, groups: Sequence[Group]) -> Batch:
+        """Lay the groups' trajectories end to end; every action token is trained on.
+
+        Raises:
+            ValueError: a trajectory has no reward, its turns do not tell its action tokens, or its turns' rewards do
+                not sum to its reward.
+        """
+        groups = [group for group in groups if group.trajectories]
+        trajectories = tuple(t for group in groups for t in group.trajectories)
+        for trajectory in trajectories:
+            _check_rewards(trajectory)
+        rows = [(i, segment) for i, t in enumerate(trajectories) for segment in t.segments]
+        row_starts = np.fromiter(accumulate((len(s) for _, s in rows), initial=0), np.int64, len(rows) + 1)
+        turns = np.array(list(_turn_table(trajectories, row_starts)), np.float64).reshape(-1, 5)
+        turn_trajectory, turn_index, turn_starts, turn_lengths = turns[:, :4].astype(np.int64).T
+        action_mask = _join([s.action_mask for _, s in rows], np.bool_)
+        turn_ids = spread_runs(turn_index, turn_starts, turn_lengths, len(action_mask), fill=-1)
+        if not np.array_equal(turn_ids >= 0, action_mask):
+            raise ValueError(
+                "the spans of a trajectory's turns must cover exactly its action tokens, in the order of its segments; "
+                "give every sampled token to one turn"
+            )
+        return cls(
+            trajectories=trajectories,
+            group_ids=np.array([g for g, group in enumerate(groups) for _ in group.trajectories], np.int64),
+            token_ids=_join([s.token_ids for _, s in rows], np.int64),
+            action_mask=action_mask,
+            loss_mask=action_mask,
+            behavior_logprobs=_join([s.logprobs for _, s in rows], np.float32),
+            versions=_join([s.versions for _, s in rows], np.int64),
+            turn_ids=turn_ids,
+            row_starts=row_starts,
+            row_trajectory=np.array([i for i, _ in rows], np.int64),
+            turn_trajectory=turn_trajectory,
+            turn_starts=turn_starts,
+            turn_lengths=turn_lengths,
+            turn_rewards=turns[:, 4],
+        )
+
+    @property
+    def n_tokens(self) -> int:
+        return len(self.token_ids)
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.row_trajectory)
+
+    @property
+    def n_trajectories(self) -> int:
+        return len(self.trajectories)
+
+    @cached_property
+    def token_trajectory(self) -> IntArray:
+        """[N] index of the trajectory a token belongs to."""
+        return np.repeat(self.row_trajectory, np.diff(self.row_starts))
+
+    @cached_property
+    def rewards(self) -> Float64Array:
+        """[T] total reward as the environment gave it."""
+        return np.array([t.reward for t in self.trajectories], np.float64)
+
+    @cached_property
+    def action_counts(self) -> IntArray:
+        """[T] action tokens of each trajectory."""
+        counts = np.bincount(self.turn_trajectory, self.turn_lengths, minlength=self.n_trajectories)
+        return counts.astype(np.int64)
+
+    @cached_property
+    def loss_counts(self) -> IntArray:
+        """[T] tokens of each trajectory that are trained on."""
+        if self.loss_mask is self.action_mask:
+            return self.action_counts
+        return np.bincount(self.token_trajectory[self.loss_mask], minlength=self.n_trajectories).astype(np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What models say about a batch's tokens. Positions off the action mask are never read."""
+
+    logprobs: FloatArray | None = None  # [N] nats, under the weights the update starts from
+    reference: FloatArray | None = None  # [N] nats, under the frozen reference
+    values: FloatArray | None = None  # [N] value head
+
+
+@dataclass(frozen=True, slots=True)
+class Credited:
+    """A batch ready for the update."""
+
+    batch: Batch
+    scores: Scores
+    advantages: FloatArray  # [N] 0 where loss_mask is false
+    metrics: Mapping[str, float]
+
+
+def spread_runs(
+    values: npt.NDArray[np.generic], starts: IntArray, lengths: IntArray, size: int, *, fill: float = 0
+) -> npt.NDArray[np.generic]:
+    """Write values[k] at positions starts[k] : starts[k] + lengths[k] of an array of `size`, `fill` elsewhere.
+
+    Runs must be in order and apart; anything else raises ValueError.
+    """
+    ends = starts + lengths
+    gaps = np.concatenate([starts, [size]]) - np.concatenate([[0], ends])  # before each run, and after the last
+    if (gaps < 0).any():
+        raise ValueError("runs overlap, are out of order or leave the array: turns must follow each other in the tokens")
+    repeats = np.empty(2 * len(values) + 1, np.int64)
+    repeats[0::2], repeats[1::2] = gaps, lengths
+    sources = np.full(len(repeats), fill, values.dtype)
+    sources[1::2] = values
+    return np.repeat(sources, repeats)
+
+
+def _turn_table(
+    trajectories: Sequence[Trajectory], row_starts: IntArray
+) -> Iterator[tuple[float, float, float, float, float]]:
+    """Trajectory, index in it, flat start, action tokens and reward of every turn."""
+    starts = row_starts.tolist()
+    first_row = 0
+    for i, trajectory in enumerate(trajectories):
+        for k, turn in enumerate(trajectory.turns):
+            span, reward = turn.span, sum(turn.rewards.values())
+            yield i, k, starts[first_row + turn.segment] + span.start, span.stop - span.start, reward
+        first_row += len(trajectory.segments)
+
+
+def _check_rewards(trajectory: Trajectory) -> None:
+    if trajectory.reward is None:
+        raise ValueError(
+            f"trajectory {trajectory.task_id}/{trajectory.seed} is {trajectory.outcome} and has no reward; drop failed "
+            "trajectories first, as Objective.select does"
+        )
+    placed = sum(sum(turn.rewards.values()) for turn in trajectory.turns)
+    if trajectory.turns and abs(placed - trajectory.reward) > 1e-6 * max(1.0, abs(placed)):
+        raise ValueError(
+            f"the rewards of the turns of trajectory {trajectory.task_id}/{trajectory.seed} sum to {placed}, its reward "
+            f"is {trajectory.reward}; give every reward part to a turn"
+        )
+
+
+def _join(parts: Sequence[npt.NDArray[np.generic]], dtype: type[np.generic]) -> npt.NDArray[np.generic]:
+    return np.concatenate([np.zeros(0, dtype), *parts]).astype(dtype, copy=False)

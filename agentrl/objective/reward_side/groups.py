@@ -1,0 +1,31 @@
+"""Statistics over the trajectories of a group, each counted once.
+
+What comes in: [T] a number for each trajectory. What goes out: [T] its group's statistic. Knows no turns and no tokens.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from agentrl.objective.batch import Batch, Float64Array
+
+
+def group_sizes(batch: Batch) -> Float64Array:
+    """[T] number of trajectories in the group of each."""
+    return np.bincount(batch.group_ids)[batch.group_ids].astype(np.float64)
+
+
+def group_sums(batch: Batch, x: Float64Array) -> Float64Array:
+    """[T] sum of x over the group of each trajectory."""
+    return np.bincount(batch.group_ids, x)[batch.group_ids]
+
+
+def group_means(batch: Batch, x: Float64Array) -> Float64Array:
+    """[T] mean of x over the group of each trajectory."""
+    return group_sums(batch, x) / group_sizes(batch)
+
+
+def group_stds(batch: Batch, x: Float64Array) -> Float64Array:
+    """[T] standard deviation (n - 1) of x over the group of each trajectory; 0 for a group of one."""
+    squares = group_sums(batch, (x - group_means(batch, x)) ** 2)
+    return np.sqrt(squares / np.maximum(group_sizes(batch) - 1, 1))

@@ -1,0 +1,68 @@
+"""Numbers that belong to trajectories, to turns or to action tokens, and the way down from one to the next.
+
+What comes in: arrays of one level. What goes out: arrays of a finer level. Most estimators give all tokens of a trajectory
+or a turn the same number; keeping it at its own level until the end keeps the reward side independent of token counts.
+Knows no formula.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+
+from agentrl.objective.batch import Batch, Float64Array, spread_runs
+from agentrl.trajectory import FloatArray
+
+
+class Level(IntEnum):
+    """From coarse to fine."""
+
+    TRAJECTORY = 0  # [T]
+    TURN = 1  # [K]
+    ACTION = 2  # [A] action tokens only, in batch order
+
+
+@dataclass(frozen=True, slots=True)
+class Leveled:
+    """One number for each trajectory, turn or action token."""
+
+    level: Level
+    values: Float64Array  # [T], [K] or [A]
+
+
+def refine(batch: Batch, x: Leveled, level: Level) -> Float64Array:
+    """The same numbers at a finer (or the same) level, repeated."""
+    values = x.values
+    if x.level is Level.TRAJECTORY and level is Level.ACTION:
+        return np.repeat(values, batch.action_counts)
+    if x.level is Level.TRAJECTORY and level is Level.TURN:
+        return values[batch.turn_trajectory]
+    if x.level is Level.TURN and level is Level.ACTION:
+        return np.repeat(values, batch.turn_lengths)
+    if x.level is not level:
+        raise ValueError(f"cannot go up from {x.level.name} to {level.name}: that would be a statistic")
+    return values
+
+
+def to_tokens(batch: Batch, x: Leveled) -> FloatArray:
+    """[N] the numbers at every action token, 0 at the others."""
+    values = x.values.astype(np.float32)
+    if x.level is Level.ACTION:
+        out = np.zeros(batch.n_tokens, np.float32)
+        out[batch.action_mask] = values
+        return out
+    if x.level is Level.TRAJECTORY:
+        values = values[batch.turn_trajectory]
+    return spread_runs(values, batch.turn_starts, batch.turn_lengths, batch.n_tokens)
+
+
+def sum_by_trajectory(batch: Batch, x: Leveled) -> Float64Array:
+    """[T] sum of each trajectory's numbers."""
+    if x.level is Level.TRAJECTORY:
+        return x.values
+    if x.level is Level.TURN:
+        return np.bincount(batch.turn_trajectory, x.values, minlength=batch.n_trajectories)
+    owner = np.repeat(np.arange(batch.n_trajectories), batch.action_counts)
+    return np.bincount(owner, x.values, minlength=batch.n_trajectories)

@@ -1,0 +1,76 @@
+"""The policy loss of one micro-batch, and in the same pass the sums its diagnosis needs.
+
+What comes in: `LossInputs` and the trajectory side's components. What goes out: `LossOutput`. Knows no model.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agentrl.objective.spec import ObjectiveSpec
+from agentrl.objective.trajectory_side.inputs import LossInputs, LossOutput
+from agentrl.objective.trajectory_side.mismatch import sampler_ratio
+from agentrl.objective.trajectory_side.ratio import LARGEST_LOG_RATIO
+from agentrl.objective.trajectory_side.regularize import k3
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def policy_loss(spec: ObjectiveSpec, inputs: LossInputs) -> LossOutput:
+    """sum_t w_t (c_t gate(r_t, A_t) + regularizers_t), c the mismatch correction.
+
+    Raises:
+        ConfigError: a regularizer needs a reference and there is none.
+    """
+    ratio = spec.ratio(inputs)
+    per_token = spec.gate.loss(ratio, inputs.advantages)
+    correction = spec.mismatch(inputs)
+    if correction is not None:
+        per_token = correction * per_token
+    policy = per_token
+    for regularizer in spec.regularize:
+        penalty = regularizer(inputs)
+        if penalty is not None:
+            per_token = per_token + penalty
+    used = inputs.weights > 0
+    loss = (inputs.weights * per_token).where(used, 0.0).sum()  # a masked token may hold anything, infinity included
+    clipped = spec.gate.clipped(ratio.detach(), inputs.advantages)
+    rows = {
+        "policy_loss": policy.detach(),
+        "regularizer": (per_token - policy).detach(),
+        "clipped_positive": (clipped & (inputs.advantages > 0)).to(inputs.weights.dtype),
+        "clipped_negative": (clipped & (inputs.advantages < 0)).to(inputs.weights.dtype),
+        **_diagnostics(inputs),
+    }
+    sums = {name: row.where(used, 0.0).sum() for name, row in rows.items()}
+    sums["tokens"] = used.sum().to(inputs.weights.dtype)
+    maxima = {"ratio": _largest(rows["ratio"].where(used, 0.0)), "behavior_abs": _largest(rows["behavior_abs"].where(used, 0.0))}
+    return LossOutput(loss=loss, sums=sums, maxima=maxima)
+
+
+def _diagnostics(inputs: LossInputs) -> dict[str, Tensor]:
+    """[A] each. "sampler" and "behavior" compare the learner at the step's start with the engine; ESS is
+    (sum sampler_ratio)^2 / (tokens * sum sampler_ratio_squared)."""
+    logprobs, old = inputs.logprobs.detach(), inputs.old_logprobs.detach()
+    behavior_gap = inputs.behavior_logprobs - old  # log mu - log pi_old, on samples of mu
+    weight = sampler_ratio(inputs)
+    rows = {
+        "ratio": (logprobs - old).clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO).exp(),
+        "old_k3": k3(old - logprobs),
+        "behavior_k1": behavior_gap,
+        "behavior_k3": k3(behavior_gap),
+        "behavior_abs": behavior_gap.abs(),
+        "sampler_ratio": weight,
+        "sampler_ratio_squared": weight**2,
+    }
+    if inputs.reference_logprobs is not None:
+        rows["reference_k1"] = logprobs - inputs.reference_logprobs
+        rows["reference_k3"] = k3(logprobs - inputs.reference_logprobs)
+    if inputs.entropy is not None:
+        rows["entropy"] = inputs.entropy.detach()
+    return rows
+
+
+def _largest(row: Tensor) -> Tensor:
+    return row.max() if len(row) else row.sum()

@@ -1,0 +1,19 @@
+"""The `[rollout]` table: how many episodes, how many at once, and their limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutSettings:
+    groups_per_step: int = 16  # tasks a training step
+    group_size: int = 8  # episodes a task
+    concurrency: int = 256  # episodes running at once
+    temperature: float = 1.0
+    max_tokens_per_turn: int = 256  # sampled tokens of one action
+    max_tokens_per_episode: int = 1024  # prompt, actions and observations together
+    max_turns: int | None = None  # None: the environment's own
+    turn_deadline_s: float = 120.0  # one policy call, and one env step
+    episode_deadline_s: float = 600.0
+    max_failed_share: float = 0.5  # of a step's episodes; above it the run stops and says what broke

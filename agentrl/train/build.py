@@ -1,0 +1,116 @@
+"""What a run is built from: device, policy, renderer, engine, learner.
+
+What comes in: a recipe and the run's folder. What goes out: the parts, each knowing nothing of the others.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from agentrl.engine.base import Engine
+from agentrl.engine.scripted import ScriptedEngine
+from agentrl.env.base import Env
+from agentrl.env.registry import make
+from agentrl.env.tasks import TaskSource
+from agentrl.errors import ConfigError, UnknownNameError
+from agentrl.learner.policy import load_model, make_tiny
+from agentrl.render.parser import HermesParser
+from agentrl.render.renderer import Renderer
+from agentrl.render.tiny_tokenizer import train_tokenizer
+from agentrl.render.tokenizer import ByteTokenizer, HFTokenizer
+from agentrl.rollout.collector import Collector
+from agentrl.train.recipe import LaunchSettings, Recipe
+
+ENGINES = ("hf", "vllm", "scripted:NAME")
+_TOKENIZER_EPISODES = 256
+
+
+def find_device(launch: LaunchSettings) -> tuple[str, torch.dtype]:
+    """The torch device, and the dtype of matrix work on it.
+
+    Raises:
+        ConfigError: a GPU is asked for and torch sees none.
+    """
+    device = launch.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(
+            f"launch.device = {device!r}, but torch sees no GPU here: use launch.device = 'cpu' or 'auto'"
+        )
+    if launch.dtype == "auto":
+        return device, torch.bfloat16 if device.startswith("cuda") else torch.float32
+    return device, {"float32": torch.float32, "bfloat16": torch.bfloat16}[launch.dtype]
+
+
+def make_env(recipe: Recipe) -> Env:
+    return make(recipe.env.id, **recipe.env.settings)
+
+
+async def policy_folder(recipe: Recipe, folder: Path) -> str:
+    """Where the policy is loaded from. A tiny one is made in `folder` first, complete or not at all."""
+    if recipe.policy.path != "tiny":
+        return recipe.policy.path
+    if not folder.exists():
+        making = folder.with_name(f".making-{folder.name}")
+        shutil.rmtree(making, ignore_errors=True)
+        texts = await demonstrations(recipe, _TOKENIZER_EPISODES)
+        train_tokenizer(texts, recipe.policy.tiny.merges, making / "tokenizer")
+        make_tiny(
+            recipe.policy.tiny,
+            making / "tokenizer",
+            making,
+            seed=recipe.seed,
+            max_context=recipe.engine.max_context,
+        )
+        shutil.rmtree(making / "tokenizer")
+        making.rename(folder)
+    return str(folder)
+
+
+async def demonstrations(recipe: Recipe, count: int) -> list[str]:
+    """Texts of demonstrated episodes, as the chat template writes them: what a tiny tokenizer is learnt from."""
+    tokenizer = ByteTokenizer()
+    engine = ScriptedEngine("demo")
+    settings = replace(recipe.rollout, groups_per_step=count, group_size=1, max_tokens_per_episode=1_000_000)
+    collector = Collector(
+        TaskSource(make_env(recipe), "train"),
+        lambda: make_env(recipe),
+        engine,
+        Renderer(tokenizer, HermesParser()),
+        settings,
+        seed=recipe.seed,
+    )
+    try:
+        groups = await collector.collect(0)
+    finally:
+        await collector.close()
+    return [tokenizer.decode(s.token_ids.tolist()) for g in groups for t in g.trajectories for s in t.segments]
+
+
+def make_renderer(policy: str) -> Renderer:
+    return Renderer(HFTokenizer(policy), HermesParser())
+
+
+def make_engine(recipe: Recipe, policy: str, device: str, dtype: torch.dtype) -> Engine:
+    """The engine, with its own copy of the policy's weights.
+
+    Raises:
+        UnknownNameError: there is no such engine.
+    """
+    kind = recipe.engine.kind
+    if kind == "hf":
+        from agentrl.engine.hf import HFEngine
+
+        return HFEngine(load_model(policy, device=device, dtype=dtype), recipe.engine, device=device, dtype=dtype)
+    if kind == "vllm":
+        from agentrl.engine.vllm import VllmEngine
+
+        return VllmEngine(Path(policy), recipe.engine, dtype=str(dtype).removeprefix("torch."), seed=recipe.seed)
+    if kind.startswith("scripted:"):
+        return ScriptedEngine(kind.removeprefix("scripted:"), max_context=recipe.engine.max_context)
+    raise UnknownNameError("engine", kind, ENGINES)

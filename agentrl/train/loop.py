@@ -1,0 +1,259 @@
+"""A training run: the policy, imitation, reinforcement learning, evaluation.
+
+What comes in: a recipe, a folder, a display. What goes out: a trained checkpoint and the run's records in the folder. A
+folder that holds checkpoints is gone on with from the latest one; the run then ends with the same weights as if it had
+never stopped (on a CPU, with the embedded engine and tools that do not run in threads).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from agentrl.engine.base import Engine
+from agentrl.engine.scripted import ScriptedEngine
+from agentrl.env.calling import invoke
+from agentrl.env.task import Task
+from agentrl.env.tasks import TaskSource
+from agentrl.errors import ConfigError
+from agentrl.evaluate.evaluate import evaluate_tasks
+from agentrl.learner.checkpoint import keep_latest, latest_checkpoint, load_state, save_checkpoint
+from agentrl.learner.learner import Learner
+from agentrl.learner.policy import load_model, load_trainable
+from agentrl.learner.sync import ModelWeights, Sync
+from agentrl.objective.objective import Objective
+from agentrl.objective.spec import load_spec
+from agentrl.render.renderer import Renderer
+from agentrl.rollout.collector import Collector
+from agentrl.rollout.settings import RolloutSettings
+from agentrl.seeds import derive_seed
+from agentrl.train.build import find_device, make_engine, make_env, make_renderer, policy_folder
+from agentrl.train.display import Display
+from agentrl.train.metrics import rollout_metrics
+from agentrl.train.recipe import Recipe
+from agentrl.train.run import Run
+from agentrl.train.summary import RunSummary
+from agentrl.train.warmup import imitate
+from agentrl.trajectory import Group
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_PROBES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What the stages of one run share."""
+
+    recipe: Recipe
+    run: Run
+    display: Display
+    model: PreTrainedModel
+    dtype: torch.dtype
+    policy: str
+    renderer: Renderer
+    engine: Engine
+    held_out: list[Task]
+
+
+async def train(recipe: Recipe, folder: Path, *, display: Display) -> RunSummary:
+    """Run a recipe in `folder`, from its latest checkpoint if it has one.
+
+    Raises:
+        UserError: the recipe cannot be run as it is.
+        SyncError: the engine did not get the learner's weights.
+        RunStoppedError: too many episodes failed, or the gradient is not finite.
+    """
+    if recipe.engine.kind.startswith("scripted:"):
+        raise ConfigError(f"engine.kind = {recipe.engine.kind!r} has no weights to train: use 'hf' or 'vllm'")
+    device, dtype = find_device(recipe.launch)
+    if recipe.launch.threads:
+        torch.set_num_threads(recipe.launch.threads)
+    checkpoint = latest_checkpoint(folder / "checkpoints")
+    state, facts = load_state(checkpoint) if checkpoint else ({}, {})
+    async with AsyncExitStack() as stack:
+        run = Run(folder, resume_step=facts.get("step", 0))
+        stack.callback(run.close)
+        if facts:
+            run.take_facts(facts["run"])
+        display.note(f"run folder: {folder}" + (f", going on after RL step {facts['step']}" if facts else ""))
+        display.stage("set up", 1)
+        with run.timed("setup"):
+            policy = await policy_folder(recipe, run.policy)
+            model = load_trainable(checkpoint or policy, device=device)
+            engine = make_engine(recipe, policy, device, dtype)
+            stack.push_async_callback(engine.close)
+            await engine.start()
+        held_out = TaskSource(make_env(recipe), recipe.evaluation.split).distinct(recipe.evaluation.tasks)
+        parts = _Parts(recipe, run, display, model, dtype, policy, make_renderer(policy), engine, held_out)
+        try:
+            if not facts:
+                await _warm_up(parts)
+            await _reinforce(parts, state, start=facts.get("step", 0))
+        except asyncio.CancelledError:
+            display.note(f"stopped; go on with: agentrl train --resume {folder}")
+            raise
+        summary = run.write_summary(recipe)
+        display.finish(summary)
+        return summary
+
+
+async def _warm_up(parts: _Parts) -> None:
+    settings, recipe, run = parts.recipe.warmup, parts.recipe, parts.run
+    if not settings.steps:
+        return
+    objective = Objective(load_spec("reinforce", {"aggregate": "token_mean"}))
+    learner = Learner(
+        parts.model,
+        objective,
+        settings.optimizer,
+        total_updates=settings.steps,
+        micro_batch_tokens=recipe.learner.micro_batch_tokens,
+        compute_dtype=parts.dtype,
+        seed=recipe.seed,
+    )
+    rollout = replace(recipe.rollout, groups_per_step=settings.episodes_per_step, group_size=1)
+    collector = _collector(parts, ScriptedEngine("demo"), stage="warmup", rollout=rollout)
+    parts.display.stage("warm-up (imitation)", settings.steps)
+    step = 0
+    with run.timed("warmup"):
+        async for metrics in imitate(collector, learner, settings.steps):
+            step += 1
+            run.record("warmup", step, metrics)
+            parts.display.advance(step, metrics)
+    await collector.close()
+
+
+async def _reinforce(parts: _Parts, state: dict[str, object], *, start: int) -> None:
+    recipe, run, engine = parts.recipe, parts.run, parts.engine
+    objective = Objective(load_spec(recipe.objective.preset, recipe.objective.overrides))
+    learner = _learner(parts, objective)
+    if state:
+        learner.load_state(state)
+    collector = _collector(parts, engine, stage="rl", rollout=recipe.rollout)
+    sync = await _sync(parts, learner)
+    await sync.push(start)
+    if not state:
+        await _evaluate(parts, "warmup", 0)
+        _save(parts, learner, 0)
+    if objective.needs_reference:
+        learner.reference = load_model(run.checkpoints / "step-00000", device=str(learner.device))
+    parts.display.stage(f"RL ({recipe.objective.preset})", recipe.train.steps)
+    for step in range(start, recipe.train.steps):
+        began = time.perf_counter()
+        with run.timed("rollout"):
+            groups = await collector.collect(step)
+        rollout_s = time.perf_counter() - began
+        with run.timed("update"):
+            kept = objective.select(groups)
+            scores = learner.score(kept)
+            credited = objective.credit(kept, scores)
+            result = learner.update(credited, step=step)
+        with run.timed("sync"):
+            gap = await sync.push(step + 1)
+        metrics = {**rollout_metrics(groups), **credited.metrics, **result, "sync_gap": gap, "rollout_s": rollout_s}
+        metrics |= {"version": float(engine.version), "step_s": time.perf_counter() - began}
+        run.record("rl", step + 1, metrics)
+        run.count_failures(groups)
+        parts.display.advance(step + 1, metrics)
+        await _after_step(parts, learner, groups, step + 1)
+    await collector.close()
+
+
+async def _after_step(parts: _Parts, learner: Learner, groups: Sequence[Group], step: int) -> None:
+    """Evaluate, save trajectories and checkpoints where due. A checkpoint comes last: what it says has happened."""
+    train, every = parts.recipe.train, parts.recipe.evaluation.every
+    last = step == train.steps
+    if train.save_trajectories_every and step % train.save_trajectories_every == 0:
+        with parts.run.timed("records"):
+            parts.run.save_trajectories(f"step-{step:05d}", groups, step=step)
+    if last or (every and step % every == 0):
+        await _evaluate(parts, "end" if last else "", step)
+    if last or (train.checkpoint_every and step % train.checkpoint_every == 0):
+        _save(parts, learner, step)
+
+
+def _collector(parts: _Parts, engine: Engine, *, stage: str, rollout: RolloutSettings) -> Collector:
+    return Collector(
+        TaskSource(make_env(parts.recipe), "train"),
+        lambda: make_env(parts.recipe),
+        engine,
+        parts.renderer,
+        rollout,
+        seed=derive_seed(parts.recipe.seed, stage),
+    )
+
+
+def _learner(parts: _Parts, objective: Objective) -> Learner:
+    settings = parts.recipe.learner
+    return Learner(
+        parts.model,
+        objective,
+        settings.optimizer,
+        total_updates=parts.recipe.train.steps * settings.epochs * settings.minibatches,
+        temperature=parts.recipe.rollout.temperature,
+        epochs=settings.epochs,
+        minibatches=settings.minibatches,
+        micro_batch_tokens=settings.micro_batch_tokens,
+        compute_dtype=parts.dtype,
+        seed=parts.recipe.seed,
+    )
+
+
+async def _sync(parts: _Parts, learner: Learner) -> Sync:
+    """The push and its canary; the probes are the prompts of the first tasks."""
+    settings, env = parts.recipe.sync, make_env(parts.recipe)
+    probes = []
+    for task in TaskSource(env, "train").distinct(_PROBES):
+        observation, _ = await invoke(env.reset, seed=0, options={"task": task})
+        probes.append(parts.renderer.prompt(list(observation), env.tool_schemas))
+    await invoke(env.close)
+    tolerance = settings.tolerance or (1e-4 if parts.dtype is torch.float32 else 0.15)
+    return Sync(
+        ModelWeights(parts.model),
+        learner,
+        parts.engine,
+        probes,
+        probe_tokens=settings.probe_tokens,
+        tolerance=tolerance,
+    )
+
+
+async def _evaluate(parts: _Parts, name: str, step: int) -> None:
+    """Greedy success on the held-out tasks; kept in the summary under `name`, if it has one."""
+    run = parts.run
+    with run.timed("evaluation"):
+        settings = replace(parts.recipe.rollout, temperature=0.0)
+        result = await evaluate_tasks(
+            lambda: make_env(parts.recipe),
+            parts.held_out,
+            parts.engine,
+            parts.renderer,
+            settings,
+            seed=parts.recipe.seed,
+        )
+    metrics = {"success": result.success.mean, "low": result.success.low, "high": result.success.high}
+    share = result.metrics.get("tool_share")
+    if share is not None:
+        metrics["tool_share"] = share
+    run.record("evaluation", step, metrics)
+    if name:
+        run.success[name] = result.success.to_dict()
+        if share is not None:
+            run.tool_share[name] = share
+    parts.display.note(f"held-out greedy success at RL step {step}: {result.success}")
+
+
+def _save(parts: _Parts, learner: Learner, step: int) -> None:
+    run = parts.run
+    with run.timed("checkpoint"):
+        save_checkpoint(run.checkpoints, step, parts.model, Path(parts.policy), learner.state(), {"run": run.facts()})
+        keep_latest(run.checkpoints, parts.recipe.train.keep_checkpoints)

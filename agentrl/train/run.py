@@ -1,0 +1,143 @@
+"""A run's folder: what a run leaves for people and programs to read.
+
+What comes in: metrics, trajectories, a summary. What goes out: files: `config.toml`, `metrics.jsonl` (one object a line,
+with `stage` and `step`), TensorBoard events, `trajectories/*.parquet`, `checkpoints/`, `policy/` (where the run began) and
+`summary.json`. Every line is flushed, so a killed run is readable. Knows no model.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from agentrl.errors import ConfigError
+from agentrl.rollout.records import write_trajectories
+from agentrl.train.recipe import Recipe
+from agentrl.train.summary import IntervalDict, RunSummary
+from agentrl.trajectory import Group, Trajectory
+
+
+class Run:
+    """The folder of one run, open for writing.
+
+    Args:
+        folder: made if absent.
+        resume_step: None for a new run; otherwise lines of RL steps from this one on are dropped before going on.
+    """
+
+    def __init__(self, folder: Path, *, resume_step: int | None = None) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.folder = folder
+        self.checkpoints, self.policy = folder / "checkpoints", folder / "policy"
+        self._trajectories = folder / "trajectories"
+        for made in (self.checkpoints, self._trajectories):
+            made.mkdir(parents=True, exist_ok=True)
+        self._metrics_path = folder / "metrics.jsonl"
+        if resume_step is not None:
+            self._forget_from(resume_step)
+        self._metrics = self._metrics_path.open("a", encoding="utf-8")
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step)
+        self.wall_s: Counter[str] = Counter()
+        self.failures: Counter[str] = Counter()
+        self.success: dict[str, IntervalDict] = {}
+        self.tool_share: dict[str, float] = {}
+
+    def record(self, stage: str, step: int, metrics: Mapping[str, float]) -> None:
+        """Append one step's metrics."""
+        line = {"stage": stage, "step": step, "time": round(time.time(), 3), **metrics}
+        self._metrics.write(json.dumps(line) + "\n")
+        self._metrics.flush()
+        for name, value in metrics.items():
+            self._board.add_scalar(f"{stage}/{name}", value, step)
+
+    def save_trajectories(self, name: str, groups: Sequence[Group], **columns: Any) -> None:
+        """Write the groups' trajectories to `trajectories/<name>.parquet`."""
+        members: list[Trajectory] = [t for group in groups for t in group.trajectories]
+        write_trajectories(self._trajectories / f"{name}.parquet", members, **columns)
+
+    def count_failures(self, groups: Sequence[Group]) -> None:
+        self.failures.update(t.outcome.value for group in groups for t in group.trajectories if t.outcome.failed)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the wall seconds of the block to a stage."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.wall_s[stage] += time.perf_counter() - began
+
+    def facts(self) -> dict[str, Any]:
+        """What a resumed run must know of the run so far."""
+        return {
+            "wall_s": dict(self.wall_s),
+            "failures": dict(self.failures),
+            "success": self.success,
+            "tool_share": self.tool_share,
+        }
+
+    def take_facts(self, facts: Mapping[str, Any]) -> None:
+        """Take back what `facts` gave."""
+        self.wall_s, self.failures = Counter(facts["wall_s"]), Counter(facts["failures"])
+        self.success, self.tool_share = dict(facts["success"]), dict(facts["tool_share"])
+
+    def write_summary(self, recipe: Recipe) -> RunSummary:
+        """Write `summary.json` and return it."""
+        summary: RunSummary = {
+            "name": recipe.name,
+            "seed": recipe.seed,
+            "engine": recipe.engine.kind,
+            "run": str(self.folder),
+            "success": self.success,
+            "tool_share": self.tool_share,
+            "wall_s": {stage: round(seconds, 2) for stage, seconds in self.wall_s.items()},
+            "failures": dict(self.failures),
+        }
+        (self.folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        return summary
+
+    def close(self) -> None:
+        self._metrics.close()
+        self._board.close()
+
+    def _forget_from(self, step: int) -> None:
+        if not self._metrics_path.exists():
+            return
+        kept = []
+        for line in self._metrics_path.read_text(encoding="utf-8").splitlines():
+            try:
+                entry = json.loads(line)
+            except ValueError:  # cut off by a kill
+                continue
+            if entry["stage"] != "rl" or entry["step"] < step:
+                kept.append(line)
+        self._metrics_path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+
+def new_folder(recipe: Recipe) -> Path:
+    """The folder of a new run: `recipe.out`, or the first free `runs/<name>-seed<seed>[-N]`.
+
+    Raises:
+        ConfigError: `recipe.out` already holds a run.
+    """
+    if recipe.out:
+        folder = Path(recipe.out)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ConfigError(
+                f"out = {recipe.out!r} exists and is not an empty folder: give another --out, or go on with that run by "
+                f"--resume {recipe.out}"
+            )
+        return folder
+    base = Path("runs") / f"{recipe.name}-seed{recipe.seed}"
+    number = 1
+    folder = base
+    while folder.exists():
+        number += 1
+        folder = base.with_name(f"{base.name}-{number}")
+    return folder
