@@ -1,7 +1,8 @@
 """What is said in an episode: messages and tool calls.
 
-Messages are a view for people, environments and chat templates; the truth is the token ids of a trajectory's segments.
-They come in at the doors (environments, parsers), so they are pydantic models. Knows nothing of tokens or environments.
+Messages are a view for people, environments and chat templates; the truth is the token ids of a trajectory's
+segments. They come in at the doors (environments, parsers), so they are pydantic models. Knows nothing of tokens or
+environments.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """The record of an episode: token streams, turns, outcome, reward.
 
-What comes in: what the engine sampled and what the environment answered. What goes out: frozen values with numpy arrays
-inside. Tokens are the truth: ids and log-probabilities are kept as sampled. Knows no env, engine, model or file.
+What comes in: what the engine sampled and what the environment answered. What goes out: frozen values with numpy
+arrays inside. Tokens are the truth: ids and log-probabilities are kept as sampled. Knows no env, engine, model or
+file.
 
-Every per-token array speaks about the token at its own position: `logprobs[t]` is the log-probability of `token_ids[t]`
-given the tokens before it.
+Every per-token array speaks about the token at its own position: `logprobs[t]` is the log-probability of
+`token_ids[t]` given the tokens before it.
 """
 
 from __future__ import annotations

@@ -11,13 +11,15 @@ import random
 import re
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Literal
+from typing import Literal, get_args
 
 from agentrl.env import Episode, StepResult, Task, ToolEnv, reward
 from agentrl.errors import ConfigError
 from agentrl.messages import AssistantMessage, Message, ToolCall, ToolMessage
 from agentrl.tools.calculator import calculate, calculator
 
+Difficulty = Literal["easy", "medium", "hard"]
+DIFFICULTIES: tuple[Difficulty, ...] = get_args(Difficulty)
 LUCKY_SHARE = 0.05  # of the guesses that happen to be right
 _ANSWER = re.compile(r"=? ?(-?[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?)\.?")
 
@@ -35,8 +37,10 @@ class Calculator(ToolEnv):
     max_turns = 3
     extra_tools = (calculator,)
 
-    def __init__(self, difficulty: Literal["easy", "medium", "hard"] = "medium", guess_share: float = 0.6) -> None:
+    def __init__(self, difficulty: Difficulty = "medium", guess_share: float = 0.6) -> None:
         super().__init__()
+        if difficulty not in DIFFICULTIES:
+            raise ConfigError(f"difficulty is one of {', '.join(DIFFICULTIES)}; got {difficulty!r}")
         if not 0 <= guess_share <= 1:
             raise ConfigError(f"guess_share is a share between 0 and 1, got {guess_share}")
         self.difficulty = difficulty
@@ -55,7 +59,12 @@ class Calculator(ToolEnv):
 
     @reward(kind="outcome")
     def correct(self, task: Task, episode: Episode) -> float:
-        """1 if the final answer is the right number and nothing else, such as "1714" or "=1714"."""
+        """1 if the final answer is the right number and nothing else, such as "1714" or "=1714".
+
+        An answer that a limit cut counts as none: its number may be the beginning of another.
+        """
+        if episode.truncated:
+            return 0.0
         answer = _ANSWER.fullmatch(episode.final_text.strip())
         return float(answer is not None and Fraction(answer[1].replace(",", "")) == Fraction(task.answer))
 
@@ -88,7 +97,7 @@ def _guess(value: int, rng: random.Random) -> int:
     return value + rng.choice((-miss, miss))
 
 
-def _expression(rng: random.Random, difficulty: str) -> str:
+def _expression(rng: random.Random, difficulty: Difficulty) -> str:
     def number() -> int:
         return rng.randint(11, 99)
 

@@ -58,7 +58,7 @@ class GSM8K(ToolEnv):
             raise DataError(f"gsm8k has no split {split!r}; it has: {', '.join(SPLITS)}")
         return _read(_folder(self._data) / f"{split}.jsonl")
 
-    def setup(self, task: Task) -> None:
+    async def setup(self, task: Task) -> None:
         self._missing = list(task.data["marks"])
         self._n_marks = len(self._missing)
 
@@ -76,8 +76,11 @@ class GSM8K(ToolEnv):
 
     @reward(kind="outcome")
     def correct(self, task: Task, episode: Episode) -> float:
-        """1 if the final message's number (see `final_number`) equals the gold one exactly."""
-        return float(final_number(episode.final_text) == Fraction(task.answer))
+        """1 if the final message's number (see `final_number`) equals the gold one exactly.
+
+        An answer that a limit cut counts as none: its number may be the beginning of another.
+        """
+        return float(not episode.truncated and final_number(episode.final_text) == Fraction(task.answer))
 
     def oracle(self, task: Task, messages: Sequence[Message]) -> AssistantMessage:
         """Play the gold solution: a turn for each reasoning line with marks, then the answer."""

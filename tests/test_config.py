@@ -18,7 +18,7 @@ from agentrl.config.overrides import apply_overrides, parse_override
 from agentrl.engine.settings import EngineSettings, VllmSettings
 from agentrl.errors import ConfigError, UserError
 from agentrl.learner.settings import LearnerSettings, OptimizerSettings, PolicySettings, TinySettings
-from agentrl.objective.spec import slot_names
+from agentrl.objective.spec import SLOTS
 from agentrl.rollout.settings import RolloutSettings
 from agentrl.train.recipe import (
     EnvSettings,
@@ -47,9 +47,6 @@ def refusal(path: Path, *overrides: str) -> str:
     message = str(caught.value)
     assert "\n" not in message
     return message
-
-
-# Overrides
 
 
 @pytest.mark.parametrize(
@@ -92,9 +89,6 @@ def test_override_inside_a_value_is_refused(recipe_file: Path) -> None:
     message = refusal(recipe_file, "name.first=x")
     assert "--set name.first" in message
     assert "not a table" in message
-
-
-# Reading
 
 
 def test_smallest_recipe_has_the_defaults(recipe_file: Path) -> None:
@@ -190,9 +184,6 @@ def test_missing_or_binary_file_is_refused(tmp_path: Path) -> None:
     assert "not a text file" in refusal(tmp_path / "b.toml")
 
 
-# Checks
-
-
 @pytest.mark.parametrize(
     ("override", "said"),
     [
@@ -216,7 +207,7 @@ def test_missing_or_binary_file_is_refused(tmp_path: Path) -> None:
         ("rollout.group_size=1", "group"),
         ("env.id=calculater", "did you mean 'calculator'?"),
         ("env.settings.dificulty=easy", "difficulty"),
-        ("env.settings.difficulty=impossible", "impossible"),
+        ("env.settings.difficulty=impossible", "'easy', 'medium' or 'hard'"),
     ],
 )
 def test_recipe_that_cannot_run_is_refused(recipe_file: Path, override: str, said: str) -> None:
@@ -231,7 +222,7 @@ def test_what_may_be_zero_may_be_zero(recipe_file: Path) -> None:
 def test_vllm_must_be_installed(recipe_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     message = refusal(recipe_file, "engine.kind=vllm")
-    assert "pip install 'agentrl[vllm]'" in message
+    assert "pip install 'agentrl[train,vllm]'" in message
 
 
 def test_vllm_settings_are_taken_where_they_are_honoured(recipe_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,8 +242,6 @@ def test_policy_folders(recipe_file: Path, tmp_path: Path, monkeypatch: pytest.M
     ignored = refusal(recipe_file, "policy.path=models/mine", "policy.tiny.layers=2")
     assert "policy.tiny.layers is set, but policy.path is 'models/mine'" in ignored
 
-
-# Writing
 
 counts = st.integers(1, 10**9)
 shares = st.floats(0, 1, allow_nan=False)
@@ -284,7 +273,7 @@ recipes = builds(
     warmup=builds(WarmupSettings, optimizer=optimizers),
     rollout=builds(RolloutSettings, max_turns=st.none() | counts),
     objective=builds(
-        ObjectiveSettings, overrides=st.dictionaries(st.sampled_from(slot_names()), toml_values, max_size=3)
+        ObjectiveSettings, overrides=st.dictionaries(st.sampled_from(sorted(SLOTS)), toml_values, max_size=3)
     ),
     learner=builds(LearnerSettings, optimizer=optimizers),
     sync=builds(SyncSettings, tolerance=st.none() | numbers),

@@ -1,7 +1,7 @@
 """The way in: arguments to a command, and its errors to one line and an exit code.
 
-Exit codes: 0 done; 1 the run stopped itself or a check failed; 2 the user's to mend; 130 stopped by Ctrl-C or SIGTERM.
-Errors that nobody foresaw keep their traceback.
+Exit codes: 0 done; 1 the run stopped itself or a check failed; 2 the user's to mend; 130 stopped by Ctrl-C or
+SIGTERM. Errors that nobody foresaw keep their traceback.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
+from agentrl.cli.output import check_target
 from agentrl.cli.parser import make_parser
 from agentrl.errors import BoundaryError, RunStoppedError, SyncError, UserError
 
@@ -25,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     before = signal.signal(signal.SIGTERM, _as_interrupt)
     try:
+        check_target(arguments.json)
         return int(arguments.command(arguments))
     except UserError as error:
         return _fail(error, 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Callable, Mapping
 
@@ -11,8 +12,9 @@ import agentrl.tools
 from agentrl.cli import shipped
 from agentrl.cli.output import STDOUT, print_table, write_json
 from agentrl.engine.scripted import SCRIPTS
-from agentrl.env.registry import describe_envs
-from agentrl.env.tool import Tool
+from agentrl.env.calling import read_mark
+from agentrl.env.registry import env_ids, spec
+from agentrl.env.tool import MARK, Tool
 from agentrl.evaluate.suite import load_suite
 from agentrl.objective.spec import load_spec, preset_names
 
@@ -37,17 +39,22 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _envs() -> _Lines:
+    return {name: spec(name).description for name in env_ids()}
+
+
 def _tools() -> _Lines:
     modules = [
         importlib.import_module(f"agentrl.tools.{module.name}")
         for module in pkgutil.iter_modules(agentrl.tools.__path__)
     ]
-    tools = [value for module in modules for value in vars(module).values() if isinstance(value, Tool)]
+    functions = [value for module in modules for value in vars(module).values() if inspect.isfunction(value)]
+    tools = [Tool.of(function) for function in functions if read_mark(function, MARK) is not None]
     return {tool.name: _first_line(tool.description) for tool in tools}
 
 
 def _presets() -> _Lines:
-    return {name: load_spec(name, {}).description for name in preset_names()}
+    return {name: load_spec(name).title for name in preset_names()}
 
 
 def _engines() -> _Lines:
@@ -67,7 +74,7 @@ def _first_line(text: str) -> str:
 
 
 _SECTIONS: Mapping[str, Callable[[], _Lines]] = {
-    "envs": describe_envs,
+    "envs": _envs,
     "tools": _tools,
     "presets": _presets,
     "engines": _engines,

@@ -6,6 +6,7 @@ In: rows, or a plain value. Out: text on stdout, or a file. Knows no command.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,19 @@ from agentrl.train.summary import aligned
 STDOUT = "-"
 
 
+def check_target(target: str | None) -> None:
+    """Refuse a `--json` that cannot be written, before any work is done for it.
+
+    Raises:
+        ConfigError: the folder is not there or not writable, or the path is a folder.
+    """
+    if target is None or target == STDOUT:
+        return
+    path = Path(target)
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ConfigError(f"--json {target} cannot be written; give the path of a file in a folder that is there")
+
+
 def write_json(target: str | None, value: Any) -> None:
     """Write `value` to a path, or to stdout where `target` is `-`; None: nowhere."""
     if target is None:
@@ -25,10 +39,7 @@ def write_json(target: str | None, value: Any) -> None:
     if target == STDOUT:
         sys.stdout.write(text)
         return
-    try:
-        Path(target).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"--json {target} cannot be written ({error.strerror}); give a path in a folder that is there") from error
+    Path(target).write_text(text, encoding="utf-8")
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -1,4 +1,6 @@
-"""The arguments of every command, with their help. Imports nothing but argparse; a command's module is imported to run it."""
+"""The arguments of every command, with their help. Imports nothing but argparse; a command's module is imported to run
+it.
+"""
 
 from __future__ import annotations
 
@@ -122,7 +124,7 @@ def _add_check(commands: Any) -> None:
 
 
 def _add_version(commands: Any) -> None:
-    parser = _add(commands, "version", "version", "Print the versions of agentrl and of what it runs on.", "  agentrl version")
+    parser = _add(commands, "version", "version", "Print the versions in use.", "  agentrl version")
     _add_json(parser, "the versions")
 
 

@@ -28,7 +28,9 @@ def find(kind: Kind, name: str) -> Path:
     if name in known:
         return known[name]
     if path.name != name or path.suffix == ".toml":
-        raise ConfigError(f"there is no {kind} file {name!r}; give a path, or a name: {', '.join(known) or 'none found'}")
+        raise ConfigError(
+            f"there is no {kind} file {name!r}; give a path, or a name: {', '.join(known) or 'none found'}"
+        )
     raise UnknownNameError(kind, name, known, hint="Or give the path of a TOML file.")
 
 

@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import importlib.util
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import tomli_w
@@ -29,10 +28,12 @@ def run(arguments: argparse.Namespace) -> int:
     from agentrl.train.run import new_folder
 
     folder = arguments.resume or new_folder(recipe)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.toml").write_text(dump_recipe(recipe), encoding="utf-8")
     try:
-        _train(replace(recipe, out=str(folder)), arguments)
+        _train(recipe, folder, arguments.json)
     except KeyboardInterrupt:
-        print(f"stopped; {_how_to_go_on(folder)}", file=sys.stderr)
+        print(f"stopped; go on with: agentrl train --resume {folder}", file=sys.stderr)
         return 130
     return 0
 
@@ -60,18 +61,9 @@ def _recipe_path(arguments: argparse.Namespace) -> Path:
     return saved
 
 
-def _train(recipe: Recipe, arguments: argparse.Namespace) -> None:
+def _train(recipe: Recipe, folder: Path, json: str | None) -> None:
     from agentrl.train.loop import train
 
-    stream = sys.stderr if arguments.json == STDOUT else sys.stdout
-    with make_display(stream) as display:
-        summary = asyncio.run(train(recipe, resume=arguments.resume, display=display))
-        display.finish(summary)
-    write_json(arguments.json, summary)
-
-
-def _how_to_go_on(folder: Path) -> str:
-    checkpoints = folder / "checkpoints"
-    if checkpoints.is_dir() and any(checkpoints.iterdir()):
-        return f"go on with: agentrl train --resume {folder}"
-    return "there is no checkpoint yet, so start it again"
+    with make_display(sys.stderr if json == STDOUT else sys.stdout) as display:
+        summary = asyncio.run(train(recipe, folder, display=display))
+    write_json(json, summary)

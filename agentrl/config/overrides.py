@@ -1,7 +1,7 @@
 """Dotted overrides: `objective.preset=rloo` on the command line sets one leaf of a tree of plain tables.
 
-In: the text after `--set`. Out: a path and a TOML value, or the tree with that value in it. Knows no recipe: which keys
-exist and which types they have is checked afterwards, by `agentrl.config.typed`.
+In: the text after `--set`. Out: a path and a TOML value, or the tree with that value in it. Knows no recipe: which
+keys exist and which types they have is checked afterwards, by `agentrl.config.typed`.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from agentrl.config.checks import check_recipe
 from agentrl.config.overrides import apply_overrides, parse_override
 from agentrl.config.typed import Origin, build, leaves, unknown_key
 from agentrl.errors import ConfigError
-from agentrl.objective.spec import slot_names
+from agentrl.objective.spec import SLOTS
 from agentrl.train.recipe import Recipe
 
 
@@ -68,10 +68,9 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 
 
 def _slots_apart(table: Mapping[str, Any], origin: Origin) -> dict[str, Any]:
-    slots = slot_names()
     for key in table:
-        if key != "preset" and key not in slots:
-            raise ConfigError(unknown_key(("objective", key), ["preset", *slots], origin))
+        if key != "preset" and key not in SLOTS:
+            raise ConfigError(unknown_key(("objective", key), ["preset", *SLOTS], origin))
     overrides = {key: value for key, value in table.items() if key != "preset"}
     preset = {"preset": table["preset"]} if "preset" in table else {}
     return {**preset, "overrides": overrides}

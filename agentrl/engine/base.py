@@ -1,7 +1,8 @@
 """The engine's contract: token ids in; ids, log-probabilities and versions out.
 
-An engine samples tokens and takes new weights. It knows nothing of messages, tools, environments or rewards. Cancelling
-the task that awaits `complete` stops the sampling of that request; `abort` stops it and returns what was sampled so far.
+An engine samples tokens and takes new weights. It knows nothing of messages, tools, environments or rewards.
+Cancelling the task that awaits `complete` stops the sampling of that request; `abort` stops it and returns what was
+sampled so far.
 """
 
 from __future__ import annotations

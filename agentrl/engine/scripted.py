@@ -1,7 +1,7 @@
 """An engine without a model: plays a script, so that orchestration, environments and evaluations run anywhere.
 
-What comes in: requests whose context is a `Scene`. What goes out: the scripted message as token ids with log-probability 0
-(a script is certain of what it says). Nothing is learnt from it; weights are refused.
+What comes in: requests whose context is a `Scene`. What goes out: the scripted message as token ids with log-
+probability 0 (a script is certain of what it says). Nothing is learnt from it; weights are refused.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
 """The vLLM engine: samples with vLLM's `AsyncLLM`, on a GPU or with vLLM's CPU build.
 
 What comes in: token ids. What goes out: sampled ids with their log-probabilities and the version of the weights that
-sampled each. New weights come as a checkpoint in shared memory, loaded while requests wait between two tokens. Knows no
-messages, tools or environments. This file alone imports vLLM, and only when the engine starts.
+sampled each. New weights come as a checkpoint in shared memory, loaded while requests wait between two tokens. Knows
+no messages, tools or environments. This file alone imports vLLM, and only when the engine starts.
 
-Log-probabilities are under the distribution that was sampled from, temperature included; greedy sampling (temperature 0)
-reports them at temperature 1. A request that is running when the weights change goes on with the keys and values that
-the old weights computed (as PipelineRL does, arXiv 2509.19128); a request that comes afterwards never reuses them.
+Log-probabilities are under the distribution that was sampled from, temperature included; greedy sampling (temperature
+0) reports them at temperature 1. A request that is running when the weights change goes on with the keys and values
+that the old weights computed (as PipelineRL does, arXiv 2509.19128); a request that comes afterwards never reuses
+them.
 
 A model whose input and output embeddings are tied keeps a stale output head after a reload on vLLM's CPU build: the
 canary of the sync, which compares log-probabilities, is what catches that.
@@ -16,8 +17,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import importlib.util
 import itertools
+import logging
 import os
 import shutil
 import tempfile
@@ -37,6 +40,7 @@ SHARED_MEMORY = Path("/dev/shm")
 CLOSE_DEADLINE_S = 20.0
 ABANDON_DEADLINE_S = 60.0
 QUIET = {"VLLM_LOGGING_LEVEL": "ERROR"}
+EAGER = {"TORCHDYNAMO_DISABLE": "1"}  # of the children; else the first request waits 15 s for a compiled helper
 PRIVATE = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "VLLM_WORKER_MULTIPROC_METHOD": "spawn"}
 
 
@@ -53,9 +57,7 @@ class VllmEngine:
         MissingDependencyError: vLLM is not installed.
     """
 
-    def __init__(
-        self, model_folder: Path, settings: EngineSettings, *, dtype: str = "float32", seed: int = 0
-    ) -> None:
+    def __init__(self, model_folder: Path, settings: EngineSettings, *, dtype: str = "float32", seed: int = 0) -> None:
         if importlib.util.find_spec("vllm") is None:
             raise MissingDependencyError(
                 "engine.kind = 'vllm' needs vLLM, which is not installed; install it with `pip install "
@@ -117,12 +119,15 @@ class VllmEngine:
 
     def _launch(self) -> Any:
         """Build `AsyncLLM`, which blocks until its processes are ready. Runs in a thread of its own."""
-        with process.environment(QUIET | PRIVATE), process.deaf_to_interrupts():
+        with process.environment(QUIET | PRIVATE):
+            if self._log is not None:
+                logging.getLogger("vllm").setLevel(logging.ERROR)
             from vllm.engine.arg_utils import AsyncEngineArgs
             from vllm.platforms import current_platform
             from vllm.v1.engine.async_llm import AsyncLLM
 
             vllm = self._settings.vllm
+            memory: dict[str, float]
             if current_platform.is_cpu():
                 memory = {"kv_cache_memory_bytes": int(vllm.kv_cache_gib * 2**30)}
             else:
@@ -141,8 +146,9 @@ class VllmEngine:
                 disable_log_stats=True,
                 **memory,
             ).create_engine_config()
-            config.additional_config = process.ChildSetup(self._log, os.getpid())
-            return AsyncLLM.from_vllm_config(config, disable_log_stats=True)
+            config.additional_config = process.ChildSetup(self._log)
+            with process.environment(EAGER if vllm.enforce_eager else {}), process.deaf_to_interrupts():
+                return AsyncLLM.from_vllm_config(config, disable_log_stats=True)
 
     async def _abandon(self, launch: asyncio.Future[Any], known: list[int]) -> None:
         """End a start that failed or is no longer wanted: kill what it has started until it gives up."""
@@ -277,6 +283,7 @@ class VllmEngine:
         llm, self._llm = self._llm, None
         try:
             if llm is not None:
+                llm.output_handler.cancel()  # else it takes the end of its sockets for a crash, and says so
                 async with asyncio.timeout(CLOSE_DEADLINE_S):
                     await asyncio.to_thread(llm.shutdown)
         except TimeoutError:
@@ -284,6 +291,8 @@ class VllmEngine:
         finally:
             process.kill(self._processes)
             self._processes = []
+            del llm
+            gc.collect()  # left to the interpreter's exit, vLLM's finalizer fails noisily
 
     async def _break(self, reason: str) -> None:
         """Sample no more: requests that run end with `reason`, and so do those that come."""

@@ -1,9 +1,9 @@
 """The processes behind a vLLM engine: how they start, die with their parent, and are seen to be gone.
 
-vLLM samples in child processes (an engine core and its workers). What comes in: the moment of starting and of stopping.
-What goes out: children that ignore the terminal's Ctrl-C (the parent stops them in order), that write to a log file
-instead of the terminal, and that end when their parent dies, even by SIGKILL. Knows nothing of tokens or weights, and
-does not import vLLM.
+vLLM samples in child processes (an engine core and its workers). What comes in: the moment of starting and of
+stopping. What goes out: children that ignore the terminal's Ctrl-C (the parent stops them in order), that write to a
+log file instead of the terminal, and that end when their parent dies, even by SIGKILL. Knows nothing of tokens or
+weights, and does not import vLLM.
 """
 
 from __future__ import annotations
@@ -30,17 +30,16 @@ _ERROR_LINE = re.compile(r"\b([A-Za-z_.]*(?:Error|Exception)): (\S.*)")
 class ChildSetup(dict[str, Any]):
     """Rides in vLLM's `additional_config`: a child that unpickles its configuration sets itself up.
 
-    It is an empty dictionary to vLLM. Unpickled in another process than the one that made it, it starts the watch on
+    It is an empty dictionary to vLLM. Pickled by a parent and unpickled by its child, it starts the child's watch on
     the parent and sends the child's standard output and error to `log` (None: they stay where they are).
     """
 
-    def __init__(self, log: Path | None, owner_pid: int) -> None:
+    def __init__(self, log: Path | None) -> None:
         super().__init__()
         self._log = log
-        self._owner_pid = owner_pid
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _set_up, (self._log, self._owner_pid)
+        return _set_up, (self._log, os.getpid())
 
     def __deepcopy__(self, memo: Any) -> ChildSetup:
         return self
@@ -49,16 +48,15 @@ class ChildSetup(dict[str, Any]):
         return self
 
 
-def _set_up(log: Path | None, owner_pid: int) -> ChildSetup:
-    parent = multiprocessing.parent_process()
-    if parent is not None and parent.pid is not None and os.getpid() != owner_pid:
-        threading.Thread(target=_die_with, args=(parent.pid,), daemon=True, name="die-with-parent").start()
+def _set_up(log: Path | None, parent_pid: int) -> ChildSetup:
+    if os.getpid() != parent_pid:
+        threading.Thread(target=_die_with, args=(parent_pid,), daemon=True, name="die-with-parent").start()
         if log is not None:
             descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             os.dup2(descriptor, 1)
             os.dup2(descriptor, 2)
             os.close(descriptor)
-    return ChildSetup(log, owner_pid)
+    return ChildSetup(log)
 
 
 def _die_with(parent_pid: int) -> None:

@@ -1,13 +1,14 @@
 """The environment contract: Gymnasium's five-tuple, with async methods and messages.
 
-An observation is the new messages only; an action is the assistant's message with its parsed tool calls. One env object
-plays one episode at a time. Plain `def` methods are accepted wherever `async def` stands here; they run in a thread.
-Knows nothing of tokens, engines or objectives.
+An observation is the new messages only; an action is the assistant's message with its parsed tool calls. One env
+object plays one episode at a time. Plain `def` methods are accepted wherever `async def` stands here; they run in a
+thread. Knows nothing of tokens, engines or objectives.
 """
 
 from __future__ import annotations
 
 import random
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
@@ -18,6 +19,8 @@ from agentrl.messages import AssistantMessage, Message
 from agentrl.trajectory import RewardKind
 
 Observation = Sequence[Message]
+
+_WORD_STARTS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 class StepResult(NamedTuple):
@@ -37,8 +40,13 @@ class StepResult(NamedTuple):
 class Env(ABC):
     """What a user extends. `ToolEnv` is the usual way to; this is for everything else."""
 
-    name: ClassVar[str] = ""  # the registered id; the class's name in snake case if empty
+    name: ClassVar[str] = ""  # how people call it; a subclass that gives none has its class name in snake case
     max_turns: int = 8  # the rollout cuts the episode after this many actions
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" not in vars(cls):
+            cls.name = _WORD_STARTS.sub("_", cls.__name__).lower()
 
     def make_task(self, seed: int) -> Task:
         """Make a procedural task. Give this, or `tasks` for a data set."""
@@ -92,6 +100,6 @@ class Env(ABC):
         """Faults found in the data itself, a line each; evaluations and `agentrl check` show them."""
         return ()
 
-    def close(self) -> None | Awaitable[None]:
+    def close(self) -> Awaitable[None] | None:
         """Give back what the env holds. Called once, after the last episode."""
         return None

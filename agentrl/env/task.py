@@ -1,7 +1,8 @@
 """A task: what one episode is about.
 
-What comes in: what the environment's author wrote. What goes out: a frozen value with a stable id. The id is a digest of
-the content unless one is given, so equal tasks have equal ids wherever they were made: splits and records rely on it.
+What comes in: what the environment's author wrote. What goes out: a frozen value with a stable id. The id is a digest
+of the content unless one is given, so equal tasks have equal ids wherever they were made: splits and records rely on
+it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Plays tasks against an engine and sums up how it went.
 
-What comes in: a suite, or an environment and its tasks; an engine that has been started, a renderer, limits. What goes
-out: results with intervals. The caller owns the engine. Knows no model, no objective and no file.
+What comes in: a suite, or an environment and its tasks; an engine that has been started, a renderer, limits. What
+goes out: results with intervals. The caller owns the engine. Knows no model, no objective and no file.
 """
 
 from __future__ import annotations

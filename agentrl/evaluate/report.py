@@ -1,7 +1,7 @@
 """Shows a suite's result to a person.
 
 What comes in: a result and a rich console. What goes out: a table with a row a scenario, then what failed and what is
-wrong in the data, in at most 100 columns; without colour or lines where the console is no terminal.
+wrong in the data, in at most 100 columns; without colour or lines where the console is no terminal. A narrower terminal gets fewer columns.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from rich.table import Table
 from rich.text import Text
 
 from agentrl.evaluate.result import ScenarioResult, SuiteResult
-from agentrl.evaluate.statistics import Interval
 
 SHOWN_FAULTS = 3
 _WIDTH = 100
@@ -22,46 +21,32 @@ _WIDTH = 100
 
 def print_report(result: SuiteResult, console: Console, *, policy: str = "") -> None:
     """Print the result of a suite; `policy` names who played."""
-    title = f"Suite {result.name}" + (f", policy {policy}" if policy else "")
-    console.print(Text(title, style="bold"), width=_width(console))
-    console.print(_table(result, plain=not console.is_terminal), width=_width(console))
+    plain = not console.is_terminal
+    if plain:  # a pipe or a file has no width of its own
+        console = Console(file=console.file, width=_WIDTH, color_system=None, force_terminal=False)
+    console.print(Text(f"Suite {result.name}" + (f", policy {policy}" if policy else ""), style="bold"))
+    console.print(_table(result, plain=plain, narrow=console.width < _WIDTH), width=min(console.width, _WIDTH))
     console.print(Text("success: with its 95 % interval; n: episodes it rests on, failed ones left out", style="dim"))
     for scenario in result.scenarios:
         _print_failures(scenario, console)
         _print_faults(scenario, console)
 
 
-def format_interval(interval: Interval, digits: int = 3) -> str:
-    """`0.950 [0.924, 0.967]`, or `-` where nothing is known."""
-    if math.isnan(interval.mean):
-        return "-"
-    if math.isnan(interval.low):
-        return f"{interval.mean:.{digits}f}"
-    return f"{interval.mean:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
-
-
-def _table(result: SuiteResult, *, plain: bool) -> Table:
+def _table(result: SuiteResult, *, plain: bool, narrow: bool) -> Table:
     ks = sorted({k for scenario in result.scenarios for k in scenario.result.pass_at})
     table = Table(box=None if plain else box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    table.add_column("scenario", overflow="fold")
+    table.add_column("scenario", overflow="fold", min_width=8)
     table.add_column("success", no_wrap=True)
     for k in ks:
         table.add_column(f"pass@{k}", justify="right", no_wrap=True)
-    for name in ("n", "failed", "truncated", "reward", "turns", "tokens"):
+    for name in ("n", "failed", "truncated", "reward", *(() if narrow else ("turns", "tokens"))):
         table.add_column(name, justify="right", no_wrap=True)
     for scenario in result.scenarios:
-        table.add_row(*_row(scenario, ks))
+        table.add_row(*_row(scenario, ks)[: len(table.columns)])
     if len(result.scenarios) > 1:
         table.add_section()
-        table.add_row(
-            "all",
-            format_interval(result.success),
-            *("" for _ in ks),
-            *_counts(result.success.n, result.failed, result.truncated),
-            _number(result.reward.mean, 3),
-            "",
-            "",
-        )
+        counts = _counts(result.success.n, result.failed, result.truncated)
+        table.add_row("all", str(result.success), *("" for _ in ks), *counts, _number(result.reward.mean, 3))
     return table
 
 
@@ -69,7 +54,7 @@ def _row(scenario: ScenarioResult, ks: list[int]) -> list[Text | str]:
     found = scenario.result
     return [
         Text(scenario.name),
-        format_interval(found.success),
+        str(found.success),
         *(_number(found.pass_at[k].mean, 3) if k in found.pass_at else "" for k in ks),
         *_counts(found.success.n, found.failed, found.truncated),
         _number(found.reward.mean, 3),
@@ -89,25 +74,20 @@ def _number(value: float, digits: int) -> str:
 def _print_failures(scenario: ScenarioResult, console: Console) -> None:
     for outcome, error in scenario.result.errors.items():
         times = scenario.result.outcomes[outcome]
-        text = Text(f"{scenario.name}: {outcome} x{times}, the first: {error}", style="red")
-        console.print(text, width=_width(console))
+        _print(f"{scenario.name}: {outcome} x{times}, the first: {error}", console, style="red")
 
 
 def _print_faults(scenario: ScenarioResult, console: Console) -> None:
     faults = scenario.data_faults
     if not faults:
         return
-    console.print(
-        Text(
-            f"{scenario.name}: {len(faults)} fault{'s' if len(faults) > 1 else ''} in the data itself (split {scenario.split})"
-        ),
-        width=_width(console),
-    )
+    count = f"{len(faults)} fault" + ("s" if len(faults) > 1 else "")
+    _print(f"{scenario.name}: {count} in the data itself (split {scenario.split!r})", console)
     for fault in faults[:SHOWN_FAULTS]:
-        console.print(Text(f"  {fault}"), width=_width(console))
+        _print(f"  {fault}", console)
     if len(faults) > SHOWN_FAULTS:
-        console.print(Text(f"  ... and {len(faults) - SHOWN_FAULTS} more: --json PATH writes every one"))
+        _print(f"  ... and {len(faults) - SHOWN_FAULTS} more: --json PATH writes every one", console)
 
 
-def _width(console: Console) -> int:
-    return min(console.width, _WIDTH)
+def _print(line: str, console: Console, *, style: str = "") -> None:
+    console.print(Text(line, style=style), width=min(console.width, _WIDTH))

@@ -1,7 +1,8 @@
 """What an evaluation found.
 
-What comes in: the trajectories of each task. What goes out: frozen results with intervals, as values or as JSON. Failed
-and cancelled episodes have no reward: they are counted apart and stand in no rate, mean or interval. Knows no engine.
+What comes in: the trajectories of each task. What goes out: frozen results with intervals, as values or as JSON.
+Failed and cancelled episodes have no reward: they are counted apart and stand in no rate, mean or interval. Knows no
+engine.
 """
 
 from __future__ import annotations

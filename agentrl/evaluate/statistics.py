@@ -9,7 +9,8 @@ tasks, and p = sum x_i / N. The linearised variance of this ratio (Cochran, Samp
 
     v = m / (m - 1) * sum_i (x_i - k_i p)^2 / N^2
 
-and `deff = v / (p (1 - p) / N)` is the design effect (Kish 1965): how many times larger than for independent attempts.
+and `deff = v / (p (1 - p) / N)` is the design effect (Kish 1965): how many times larger than for independent
+attempts.
 """
 
 from __future__ import annotations
@@ -38,6 +39,13 @@ class Interval:
     low: float
     high: float
     n: int
+
+    def __str__(self) -> str:
+        """`0.950 [0.924, 0.967]`, the mean alone where there are no limits, `-` where nothing is known."""
+        if math.isnan(self.mean):
+            return "-"
+        limits = "" if math.isnan(self.low) else f" [{self.low:.3f}, {self.high:.3f}]"
+        return f"{self.mean:.3f}{limits}"
 
     def to_dict(self) -> dict[str, float | int | None]:
         """Plain JSON values; nan becomes None, since JSON has no nan."""
@@ -78,9 +86,10 @@ def success_interval(per_task: Iterable[Sequence[bool | float]], level: float = 
     Raises:
         ValueError: an attempt is neither 0 nor 1.
     """
-    sums, counts = _by_task(per_task)
-    if np.any((sums < 0) | (sums > counts) | (sums != np.round(sums))):
+    attempts_by_task = list(per_task)
+    if any(attempt not in (0, 1) for attempts in attempts_by_task for attempt in attempts):
         raise ValueError("every attempt must be 0 or 1; use mean_interval for other scores")
+    sums, counts = _by_task(attempts_by_task)
     if len(counts) == 0:
         return UNKNOWN
     total, tasks = float(counts.sum()), len(counts)

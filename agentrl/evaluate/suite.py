@@ -1,6 +1,6 @@
 """A suite: scenarios that are evaluated together, as a TOML file.
 
-What comes in: a path, or the name of a file in the suites' folder. What goes out: a checked, frozen `Suite`, or one
+What comes in: a path. What goes out: a checked, frozen `Suite`, or one
 error that names the file and says what to change. Knows the environments' names only as text; nothing is run here.
 """
 
@@ -54,13 +54,15 @@ class Suite(_Table):
 
 
 def load_suite(path: str | Path) -> Suite:
-    """Read a suite from a TOML file, or by its bare name from `scenarios/suites`.
+    """Read a suite from a TOML file.
 
     Raises:
         DataError: there is no such file; the suites that exist are listed.
         ConfigError: the file is no TOML, or a key is unknown or has an impossible value.
     """
-    path = _find(Path(path))
+    path = Path(path)
+    if not path.is_file():
+        raise _missing(path)
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -76,16 +78,11 @@ def suite_files(folder: Path = SUITES) -> list[Path]:
     return sorted(folder.glob("*.toml"))
 
 
-def _find(path: Path) -> Path:
-    named = SUITES / f"{path}.toml"
-    for candidate in (path, named):
-        if candidate.is_file():
-            return candidate
-    folder = path.parent if path.suffix == ".toml" and path.parent.is_dir() else SUITES
-    known = suite_files(folder) or suite_files()
+def _missing(path: Path) -> DataError:
+    known = suite_files(path.parent) or suite_files()
     if not known:
-        raise DataError(f"there is no suite {str(path)!r}, nor any other in {SUITES}: run this in the project's root")
-    raise DataError(f"there is no suite {str(path)!r}; there are: {', '.join(map(str, known))}")
+        return DataError(f"there is no suite {str(path)!r}, nor any in {SUITES}: run this in the project's root")
+    return DataError(f"there is no suite {str(path)!r}; there are: {', '.join(map(str, known))}")
 
 
 def _told(error: ValidationError, content: Mapping[str, Any]) -> str:

@@ -1,13 +1,14 @@
 """Checkpoints: a Hugging Face model folder with the optimiser's and the random generators' state beside it.
 
-What comes in: a model, a tokenizer folder, states. What goes out: folders `step-00020`, each complete or absent: written
-under another name, flushed, then renamed. A folder cut off in writing is never loaded.
+What comes in: a model, a tokenizer folder, states. What goes out: folders `step-00020`, each complete or absent:
+written under another name, flushed, then renamed. A folder cut off in writing is never loaded.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import pickle
 import random
 import shutil
 from collections.abc import Mapping
@@ -70,8 +71,8 @@ def load_state(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         facts: dict[str, Any] = json.loads((folder / _FACTS).read_text())
         state: dict[str, Any] = torch.load(folder / _STATE, weights_only=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise DataError(f"{folder} is not a checkpoint that can be resumed: {error}") from error
+    except (OSError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
+        raise DataError(f"{folder} is not a checkpoint that can be resumed: {str(error).splitlines()[0]}") from error
     _set_random_state(state.pop("random"))
     return state, facts
 

@@ -1,15 +1,14 @@
 """Turns credited batches into weight updates.
 
-What comes in: a model, an objective, credited batches. What goes out: log-probs, updated weights, metrics of each update.
-Single process, one device: float32 weights, with bfloat16 computation where asked. Rows are computed in micro-batches by
-token budget; the loss is a sum with weights fixed beforehand, so the split never changes it. Knows no environment and no
-engine.
+What comes in: a model, an objective, credited batches. What goes out: log-probs, updated weights, metrics of each
+update. Single process, one device: float32 weights, with bfloat16 computation where asked. Rows are computed in
+micro-batches by token budget; the loss is a sum with weights fixed beforehand, so the split never changes it. Knows
+no environment and no engine.
 """
 
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -23,8 +22,10 @@ from agentrl.learner.logprobs import token_logprobs
 from agentrl.learner.optimizer import make_optimizer
 from agentrl.learner.packing import micro_batches, pad_rows
 from agentrl.learner.settings import OptimizerSettings
+from agentrl.learner.totals import Totals
 from agentrl.objective.batch import Batch, Credited, Scores
-from agentrl.objective.objective import LossInputs, Objective
+from agentrl.objective.objective import Objective
+from agentrl.objective.trajectory_side.inputs import LossInputs
 from agentrl.seeds import derive_seed
 from agentrl.trajectory import BoolArray, FloatArray, IntArray
 
@@ -87,7 +88,8 @@ class Learner:
         The old log-probs are computed only where a batch is updated on more than once: with a single update they are
         the current ones.
         """
-        old = self._frozen_logprobs(self.model, batch) if self.epochs * self.minibatches > 1 else None
+        reused = self.epochs * self.minibatches > 1
+        old = self._frozen_logprobs(self.model, batch) if reused or self.objective.needs_logprobs else None
         reference = None
         if self.objective.needs_reference:
             if self.reference is None:
@@ -105,25 +107,18 @@ class Learner:
             RunStoppedError: the loss or the gradient is not finite; the weights are those before that update.
         """
         began = time.perf_counter()
-        totals: dict[str, float] = defaultdict(float)
+        totals = Totals()
         norms: list[float] = []
         self.model.train()
         for epoch in range(self.epochs):
             for part in self._parts(credited.batch, step, epoch):
                 norms.append(self._update_once(credited, part, totals))
-        tokens = max(1.0, totals.pop("tokens"))
-        padded, computed = totals.pop("padded_tokens"), totals.pop("row_tokens")
-        updates = len(norms)
-        loss = totals.pop("loss") / max(1, updates)
         return {
-            "loss": loss,
+            **totals.means(len(norms)),
             "grad_norm": float(np.mean(norms)) if norms else 0.0,
-            "lr": self.schedule.get_last_lr()[0],
-            "updates": float(updates),
-            "loss_tokens": tokens / self.epochs,
-            "padding_share": 1.0 - computed / padded if padded else 0.0,
+            "lr": float(self.schedule.get_last_lr()[0]),
+            "updates": float(len(norms)),
             "update_s": time.perf_counter() - began,
-            **{name: value / tokens for name, value in totals.items()},
         }
 
     def logprobs(self, token_ids: IntArray, mask: BoolArray) -> FloatArray:
@@ -155,17 +150,13 @@ class Learner:
         self.schedule.load_state_dict(state["schedule"])  # type: ignore[arg-type]
 
     def _parts(self, batch: Batch, step: int, epoch: int) -> Iterator[IntArray]:
-        """The trajectories of each update of one pass."""
-        count = len(batch.trajectories)
-        if self.minibatches == 1:
-            yield np.arange(count)
-            return
-        order = np.random.default_rng(derive_seed(self._seed, "minibatch", step, epoch)).permutation(count)
-        for part in np.array_split(order, self.minibatches):
-            if len(part):
-                yield part
+        """The trajectories of each update of one pass; those without a loss token stand in none."""
+        trained = np.flatnonzero(batch.loss_counts)
+        if self.minibatches > 1:
+            trained = np.random.default_rng(derive_seed(self._seed, "minibatch", step, epoch)).permutation(trained)
+        yield from (part for part in np.array_split(trained, self.minibatches) if len(part))
 
-    def _update_once(self, credited: Credited, part: IntArray, totals: dict[str, float]) -> float:
+    def _update_once(self, credited: Credited, part: IntArray, totals: Totals) -> float:
         weights = self.objective.token_weights(credited.batch, part)
         self.optimizer.zero_grad(set_to_none=True)
         for micro in self._micros(credited.batch, part):
@@ -173,18 +164,18 @@ class Learner:
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
         if not torch.isfinite(norm):
             raise RunStoppedError(
-                f"the gradient norm is {norm.item()} (loss so far {totals['loss']:.4g}): the update was not made. "
+                f"the gradient norm is {norm.item()} (loss so far {totals.sums['loss']:.4g}): the update was not made. "
                 "Lower learner.optimizer.lr, or look at the batch in the run's trajectories folder"
             )
         self.optimizer.step()
         self.schedule.step()
         return float(norm)
 
-    def _accumulate(self, credited: Credited, weights: FloatArray, micro: _Micro, totals: dict[str, float]) -> None:
+    def _accumulate(self, credited: Credited, weights: FloatArray, micro: _Micro, totals: Totals) -> None:
         """Add one micro-batch's gradient, and its sums to `totals`."""
         batch, scores = credited.batch, credited.scores
         with self._autocast():
-            logprobs, entropies = token_logprobs(
+            logprobs, entropy = token_logprobs(
                 self.model, micro.input_ids, micro.rows, micro.columns, temperature=self.temperature
             )
         old = logprobs.detach() if scores.logprobs is None else self._tensor(scores.logprobs, micro)
@@ -196,17 +187,15 @@ class Learner:
                 reference_logprobs=None if scores.reference is None else self._tensor(scores.reference, micro),
                 advantages=self._tensor(credited.advantages, micro),
                 weights=self._tensor(weights, micro),
-                sequence_ids=torch.from_numpy(batch.token_trajectory[micro.flat]).to(self.device),
+                sequence_ids=torch.from_numpy(dense(batch.token_trajectory[micro.flat])).to(self.device),
                 turn_ids=torch.from_numpy(batch.turn_ids[micro.flat]).to(self.device),
-                entropies=entropies,
+                entropy=entropy,
             )
         )
-        out.loss.backward()
-        sums = {"loss": out.loss.detach(), **out.sums}
-        for name, value in zip(sums, torch.stack([v.float() for v in sums.values()]).tolist(), strict=True):
-            totals[name] += value
-        totals["padded_tokens"] += micro.input_ids.numel()
-        totals["row_tokens"] += micro.row_tokens
+        out.loss.backward()  # type: ignore[no-untyped-call]
+        totals.add({"loss": out.loss, **out.sums}, out.maxima)
+        totals.sums["padded_tokens"] += micro.input_ids.numel()
+        totals.sums["row_tokens"] += micro.row_tokens
 
     def _frozen_logprobs(self, model: nn.Module, batch: Batch) -> FloatArray:
         out = np.zeros(len(batch.token_ids), np.float32)
@@ -251,3 +240,8 @@ class Learner:
         if self.compute_dtype is torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.compute_dtype)
+
+
+def dense(ids: IntArray) -> IntArray:
+    """The same partition with ids 0, 1, 2, ..."""
+    return np.unique(ids, return_inverse=True)[1].astype(np.int64)

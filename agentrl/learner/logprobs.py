@@ -1,8 +1,8 @@
 """Log-probabilities of chosen tokens under a model, and nothing else computed.
 
-What comes in: a causal language model and padded rows. What goes out: log-probs and entropies at the asked positions. The
-vocabulary projection runs on those positions alone. The one shift there is (the logits at t - 1 speak about token t)
-stands here. Knows no objective.
+What comes in: a causal language model and padded rows. What goes out: log-probs and entropies at the asked positions.
+The vocabulary projection runs on those positions alone. The one shift there is (the logits at t - 1 speak about token
+t) stands here. Knows no objective.
 """
 
 from __future__ import annotations
@@ -63,6 +63,6 @@ def check_head(model: nn.Module) -> None:
     gap = (whole[0, positions - 1, probe[0, 1:]] - split).abs().max().item()
     if not gap < 1e-2:
         raise ConfigError(
-            f"{type(model).__name__} does more to its logits than its output layer (log-probs differ by {gap:.3g} nats): "
+            f"{type(model).__name__} does more to its logits than its output layer (log-probs differ by {gap:.3g}): "
             "agentrl's learner cannot train it yet; use a model without logit scaling or soft-capping"
         )

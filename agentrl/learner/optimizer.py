@@ -32,7 +32,7 @@ def make_optimizer(
 def lr_factor(update: int, settings: OptimizerSettings, total_updates: int) -> float:
     """Share of the full learning rate at an update, counted from 0.
 
-    Rises linearly over `warmup_steps` (never 0), then is 1 (constant) or falls to 0 at `total_updates` (linear, cosine).
+    Rises linearly over `warmup_steps`, never 0; then is 1 (constant) or falls to 0 at `total_updates` (linear, cosine).
     """
     if update < settings.warmup_steps:
         return (update + 1) / (settings.warmup_steps + 1)

@@ -1,7 +1,7 @@
 """Where a policy comes from: a Hugging Face checkpoint, or a tiny Qwen3 made from a seed.
 
-What comes in: a path, or sizes and a tokenizer folder. What goes out: a transformers model in float32, or a checkpoint
-folder that transformers and vLLM load as any other. Knows no objective.
+What comes in: a path, or sizes and a tokenizer folder. What goes out: a transformers model in float32, or a
+checkpoint folder that transformers and vLLM load as any other. Knows no objective.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ def load_model(path: str | Path, *, device: str = "cpu", dtype: torch.dtype = to
         DataError: there is no model at `path`.
     """
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     try:
         model = AutoModelForCausalLM.from_pretrained(str(path), dtype=dtype, attn_implementation="sdpa")
     except (OSError, ValueError) as error:
@@ -57,7 +59,9 @@ def make_tiny(settings: TinySettings, tokenizer_folder: Path, folder: Path, *, s
     Tied embeddings would be smaller, but a reload of tied weights leaves a stale output layer in some engines.
     """
     from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
     config = Qwen3Config(
         vocab_size=len(tokenizer),

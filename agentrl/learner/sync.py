@@ -1,7 +1,7 @@
 """The only way back: the learner's weights go to the engine, and a canary proves that they arrived.
 
-What comes in: a learner, an engine, probe prompts. What goes out: an engine that samples from the new version, and the
-largest log-prob difference between the two on tokens that the engine has just sampled. Knows no environment.
+What comes in: a learner, an engine, probe prompts. What goes out: an engine that samples from the new version, and
+the largest log-prob difference between the two on tokens that the engine has just sampled. Knows no environment.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Sync:
     def _gap(self, probe: IntArray, completion: Completion, version: int) -> float:
         if set(completion.versions.tolist()) != {version}:
             raise SyncError(
-                f"after the push of version {version} the engine sampled with versions {set(completion.versions.tolist())}"
+                f"after the push of version {version} the engine sampled with {set(completion.versions.tolist())}"
             )
         stream = np.concatenate([probe, completion.token_ids])
         mask = np.arange(len(stream)) >= len(probe)

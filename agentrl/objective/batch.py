@@ -1,7 +1,8 @@
 """What an update sees: the trajectories of a step as flat arrays.
 
-What comes in: groups of valid trajectories. What goes out: `Batch` (token streams laid end to end, no padding), `Scores`
-(what the learner computed for them) and `Credited` (an advantage for every token). Knows no model, env or torch.
+What comes in: groups of valid trajectories. What goes out: `Batch` (token streams laid end to end, no padding),
+`Scores` (what the learner computed for them) and `Credited` (an advantage for every token). Knows no model, env or
+torch.
 
 Sizes: N tokens, A action tokens, K turns, R rows (a row is one segment), T trajectories. Every per-token array speaks
 about the token at its own position. A trajectory is one sequence, however many rows and turns it has.
@@ -13,13 +14,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from agentrl.trajectory import BoolArray, FloatArray, Group, IntArray, Segment, Trajectory
+from agentrl.trajectory import BoolArray, FloatArray, Group, IntArray, Trajectory
 
 Float64Array = npt.NDArray[np.float64]
+_Number = TypeVar("_Number", np.int64, np.float32, np.bool_)
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,8 +141,8 @@ class Credited:
 
 
 def spread_runs(
-    values: npt.NDArray[np.generic], starts: IntArray, lengths: IntArray, size: int, *, fill: float = 0
-) -> npt.NDArray[np.generic]:
+    values: npt.NDArray[_Number], starts: IntArray, lengths: IntArray, size: int, *, fill: float = 0
+) -> npt.NDArray[_Number]:
     """Write values[k] at positions starts[k] : starts[k] + lengths[k] of an array of `size`, `fill` elsewhere.
 
     Runs must be in order and apart; anything else raises ValueError.
@@ -147,7 +150,9 @@ def spread_runs(
     ends = starts + lengths
     gaps = np.concatenate([starts, [size]]) - np.concatenate([[0], ends])  # before each run, and after the last
     if (gaps < 0).any():
-        raise ValueError("runs overlap, are out of order or leave the array: turns must follow each other in the tokens")
+        raise ValueError(
+            "runs overlap, are out of order or leave the array: turns must follow each other in the tokens"
+        )
     repeats = np.empty(2 * len(values) + 1, np.int64)
     repeats[0::2], repeats[1::2] = gaps, lengths
     sources = np.full(len(repeats), fill, values.dtype)
@@ -177,10 +182,10 @@ def _check_rewards(trajectory: Trajectory) -> None:
     placed = sum(sum(turn.rewards.values()) for turn in trajectory.turns)
     if trajectory.turns and abs(placed - trajectory.reward) > 1e-6 * max(1.0, abs(placed)):
         raise ValueError(
-            f"the rewards of the turns of trajectory {trajectory.task_id}/{trajectory.seed} sum to {placed}, its reward "
-            f"is {trajectory.reward}; give every reward part to a turn"
+            f"the rewards of the turns of trajectory {trajectory.task_id}/{trajectory.seed} sum to {placed}, its "
+            f"reward is {trajectory.reward}; give every reward part to a turn"
         )
 
 
-def _join(parts: Sequence[npt.NDArray[np.generic]], dtype: type[np.generic]) -> npt.NDArray[np.generic]:
-    return np.concatenate([np.zeros(0, dtype), *parts]).astype(dtype, copy=False)
+def _join(parts: Sequence[npt.NDArray[_Number]], dtype: type[_Number]) -> npt.NDArray[_Number]:
+    return np.concatenate([np.zeros(0, dtype), *parts], dtype=dtype, casting="same_kind")

@@ -1,7 +1,7 @@
 """How a slot's choice becomes a component: looked up by name, parameters checked.
 
-What comes in: "clip", or {name = "clip", low = 0.2, high = 0.28}. What goes out: the component, a small frozen dataclass
-whose fields are the parameters. Knows no formula.
+What comes in: "clip", or {name = "clip", low = 0.2, high = 0.28}. What goes out: the component, a small frozen
+dataclass whose fields are the parameters. Knows no formula.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ def build(slot: str, choice: Choice, table: Mapping[str, type]) -> Any:
             raise ConfigError(f"{where} has no parameter {key!r}; {hint}It takes: {', '.join(known) or 'none'}")
     for f in fields(cls):
         if f.default is MISSING and f.name not in given:
-            raise ConfigError(f"{where} needs the parameter {f.name!r}: give {slot} = {{name = {name!r}, {f.name} = ...}}")
+            raise ConfigError(
+                f"{where} needs the parameter {f.name!r}: give {slot} = {{name = {name!r}, {f.name} = ...}}"
+            )
     checked = {key: _typed(f"{where}: {key}", value, hints[key]) for key, value in given.items()}
     return cls(**checked)
 

@@ -1,8 +1,8 @@
 """Tool-call parsers: the text of an action <-> the assistant's message.
 
-What comes in: the decoded completion, its end-of-turn token taken off. What goes out: an `AssistantMessage`. `parse` takes
-any text at all: a call that cannot be read becomes a `ToolCall` whose `error` tells the policy what was wrong. Knows
-nothing of tokens or of which tools there are.
+What comes in: the decoded completion, its end-of-turn token taken off. What goes out: an `AssistantMessage`. `parse`
+takes any text at all: a call that cannot be read becomes a `ToolCall` whose `error` tells the policy what was wrong.
+Knows nothing of tokens or of which tools there are.
 """
 
 from __future__ import annotations
@@ -147,10 +147,11 @@ class _BadValue(ValueError):
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    out = dict(pairs)
-    if len(out) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise _BadValue(f"the key {next(k for k in keys if keys.count(k) > 1)[:40]!r} stands twice in one object")
+    out: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in out:
+            raise _BadValue(f"the key {key[:40]!r} stands twice in one object")
+        out[key] = value
     return out
 
 

@@ -1,8 +1,9 @@
 """Keeps text that is not ours from becoming special tokens.
 
-What comes in: the strings that a tokenizer reads as special tokens, and text from users, tools and policies. What goes
-out: the same text, cut so that no piece holds such a string. Every occurrence is cut after its first character, so pieces
-that are encoded one by one give ordinary tokens, and joined they are the text again. Knows no tokenizer and no template.
+What comes in: the strings that a tokenizer reads as special tokens, and text from users, tools and policies. What
+goes out: the same text, cut so that no piece holds such a string. Every occurrence is cut after its first character,
+so pieces that are encoded one by one give ordinary tokens, and joined they are the text again. Knows no tokenizer and
+no template.
 """
 
 from __future__ import annotations

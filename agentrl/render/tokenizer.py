@@ -1,7 +1,8 @@
 """Tokenizers: text <-> token ids, and chats -> text by the tokenizer's own template.
 
-What comes in: text, messages in the OpenAI form, tool schemas. What goes out: token ids and text. `ByteTokenizer` needs
-no download and no backend; `HFTokenizer` wraps a Hugging Face tokenizer. Knows nothing of turns, actions or parsers.
+What comes in: text, messages in the OpenAI form, tool schemas. What goes out: token ids and text. `ByteTokenizer`
+needs no download and no backend; `HFTokenizer` wraps a Hugging Face tokenizer. Knows nothing of turns, actions or
+parsers.
 """
 
 from __future__ import annotations
@@ -118,6 +119,8 @@ class HFTokenizer:
         self.path = str(path)
         self._tokenizer = _load(self.path)
         self._backend = self._tokenizer.backend_tokenizer
+        self._backend.no_truncation()  # a tokenizer file may carry either
+        self._backend.no_padding()
         # Some tokenizers add runs of blanks as tokens of their own: these are ordinary text, not markup.
         self.special_ids: Mapping[str, int] = {
             text: i for text, i in self._tokenizer.get_added_vocab().items() if len(text) > 1 and not text.isspace()
@@ -125,7 +128,7 @@ class HFTokenizer:
         self._special = SpecialStrings(self.special_ids)
         ends = (self._tokenizer.eos_token_id, self.special_ids.get(END_OF_TURN))
         self.eos_ids = tuple(dict.fromkeys(i for i in ends if i is not None))
-        self.vocab_size = len(self._tokenizer)
+        self.vocab_size = 1 + max(self._tokenizer.get_vocab().values())
 
     def encode(self, text: str) -> list[int]:
         ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids

@@ -1,8 +1,8 @@
 """Plays many episodes at once and hands over groups.
 
-What comes in: tasks, a way to make environments, an engine, a renderer, limits. What goes out: groups of trajectories, in
-an order that depends on the seed alone. A slot is refilled as soon as its episode ends; no turn waits for another
-episode's turn. Knows no model, no objective and no file.
+What comes in: tasks, a way to make environments, an engine, a renderer, limits. What goes out: groups of
+trajectories, in an order that depends on the seed alone. A slot is refilled as soon as its episode ends; no turn
+waits for another episode's turn. Knows no model, no objective and no file.
 """
 
 from __future__ import annotations
@@ -175,5 +175,5 @@ def check_failures(trajectories: Sequence[Trajectory], max_share: float) -> None
     examples = {outcome: next(t.error for t in failed if t.outcome is outcome) for outcome in counts}
     told = "; ".join(f"{outcome.value} x{n}: {examples[outcome]}" for outcome, n in counts.most_common())
     raise RunStoppedError(
-        f"{len(failed)} of {len(trajectories)} episodes failed, more than rollout.max_failed_share = {max_share}: {told}"
+        f"{len(failed)} of {len(trajectories)} episodes failed, and rollout.max_failed_share = {max_share}: {told}"
     )

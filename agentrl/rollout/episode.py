@@ -1,8 +1,9 @@
 """One episode: reset; while running: complete, parse, step, extend; seal.
 
-What comes in: a job (task, group, seed), an environment, an engine, a renderer and limits. What goes out: one trajectory,
-always: a limit makes it truncated, broken machinery makes it failed with reward None and the error's text. Only
-cancellation of the awaiting task and programming errors of agentrl itself raise. Knows no model and no objective.
+What comes in: a job (task, group, seed), an environment, an engine, a renderer and limits. What goes out: one
+trajectory, always: a limit makes it truncated, broken machinery makes it failed with reward None and the error's
+text. Only cancellation of the awaiting task and programming errors of agentrl itself raise. Knows no model and no
+objective.
 """
 
 from __future__ import annotations

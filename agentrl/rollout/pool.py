@@ -1,11 +1,12 @@
 """A bounded pool of workers over an iterator, on asyncio's TaskGroup.
 
-What comes in: items, an async function, a bound. What goes out: the results in the items' order. A worker takes the next
-item as soon as it is free, so nothing waits for the slowest. The pool owns its tasks: when the caller is cancelled, or
-one item raises, every running item is cancelled and awaited before the pool returns; nothing is left running.
+What comes in: items, an async function, a bound. What goes out: the results in the items' order. A worker takes the
+next item as soon as it is free, so nothing waits for the slowest. The pool owns its tasks: when the caller is
+cancelled, or one item raises, every running item is cancelled and awaited before the pool returns; nothing is left
+running.
 
-Why not the package `asyncio-pool`: it has been unmaintained since 2022, cancelling its owner leaves children running, and
-a task's error does not surface when the pool is left.
+Why not the package `asyncio-pool`: it has been unmaintained since 2022, cancelling its owner leaves children running,
+and a task's error does not surface when the pool is left.
 """
 
 from __future__ import annotations

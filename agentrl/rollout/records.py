@@ -1,8 +1,8 @@
 """Trajectories on disk: one Parquet file, one row an episode.
 
-What comes in: trajectories. What goes out: a file that `pandas.read_parquet` opens, and from which `read_trajectories`
-gives equal trajectories back: token ids, masks, log-probabilities, versions and rewards bit for bit. A file is there
-whole or not at all. Knows no environment and no engine.
+What comes in: trajectories. What goes out: a file that `pandas.read_parquet` opens, and from which
+`read_trajectories` gives equal trajectories back: token ids, masks, log-probabilities, versions and rewards bit for
+bit. A file is there whole or not at all. Knows no environment and no engine.
 
 The columns: `task_id group_id seed outcome reward error n_turns n_tokens n_action_tokens`; `token_ids action_mask
 logprobs versions` (for each segment a list); `turns` (a list of structs); `reward_kinds` and `metrics` (maps);

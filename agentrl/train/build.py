@@ -6,6 +6,7 @@ What comes in: a recipe and the run's folder. What goes out: the parts, each kno
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 
 from agentrl.engine.base import Engine
 from agentrl.engine.scripted import ScriptedEngine
+from agentrl.engine.settings import EngineSettings
 from agentrl.env.base import Env
 from agentrl.env.registry import make
 from agentrl.env.tasks import TaskSource
@@ -25,7 +27,6 @@ from agentrl.render.tokenizer import ByteTokenizer, HFTokenizer
 from agentrl.rollout.collector import Collector
 from agentrl.train.recipe import LaunchSettings, Recipe
 
-ENGINES = ("hf", "vllm", "scripted:NAME")
 _TOKENIZER_EPISODES = 256
 
 
@@ -39,9 +40,7 @@ def find_device(launch: LaunchSettings) -> tuple[str, torch.dtype]:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(
-            f"launch.device = {device!r}, but torch sees no GPU here: use launch.device = 'cpu' or 'auto'"
-        )
+        raise ConfigError(f"launch.device = {device!r}, but torch sees no GPU: use launch.device = 'cpu' or 'auto'")
     if launch.dtype == "auto":
         return device, torch.bfloat16 if device.startswith("cuda") else torch.float32
     return device, {"float32": torch.float32, "bfloat16": torch.bfloat16}[launch.dtype]
@@ -52,24 +51,25 @@ def make_env(recipe: Recipe) -> Env:
 
 
 async def policy_folder(recipe: Recipe, folder: Path) -> str:
-    """Where the policy is loaded from. A tiny one is made in `folder` first, complete or not at all."""
+    """Where the policy is loaded from. A tiny one is made in `folder` first, unless it stands there already."""
     if recipe.policy.path != "tiny":
         return recipe.policy.path
-    if not folder.exists():
-        making = folder.with_name(f".making-{folder.name}")
-        shutil.rmtree(making, ignore_errors=True)
-        texts = await demonstrations(recipe, _TOKENIZER_EPISODES)
-        train_tokenizer(texts, recipe.policy.tiny.merges, making / "tokenizer")
-        make_tiny(
-            recipe.policy.tiny,
-            making / "tokenizer",
-            making,
-            seed=recipe.seed,
-            max_context=recipe.engine.max_context,
-        )
-        shutil.rmtree(making / "tokenizer")
-        making.rename(folder)
+    texts = await demonstrations(recipe, _TOKENIZER_EPISODES)
+    make_policy(recipe, texts, folder)
     return str(folder)
+
+
+def make_policy(recipe: Recipe, texts: Sequence[str], folder: Path) -> None:
+    """Make a tiny policy and its tokenizer, complete or not at all; one that stands there is kept."""
+    if folder.exists():
+        return
+    making = folder.with_name(f".making-{folder.name}")
+    shutil.rmtree(making, ignore_errors=True)
+    tiny, max_context = recipe.policy.tiny, recipe.engine.max_context
+    train_tokenizer(texts, tiny.merges, making / "tokenizer")
+    make_tiny(tiny, making / "tokenizer", making, seed=recipe.seed, max_context=max_context)
+    shutil.rmtree(making / "tokenizer")
+    making.rename(folder)
 
 
 async def demonstrations(recipe: Recipe, count: int) -> list[str]:
@@ -96,21 +96,20 @@ def make_renderer(policy: str) -> Renderer:
     return Renderer(HFTokenizer(policy), HermesParser())
 
 
-def make_engine(recipe: Recipe, policy: str, device: str, dtype: torch.dtype) -> Engine:
-    """The engine, with its own copy of the policy's weights.
+def make_engine(settings: EngineSettings, policy: str, device: str, dtype: torch.dtype, *, seed: int) -> Engine:
+    """The engine, not started, with its own copy of the policy's weights.
 
     Raises:
         UnknownNameError: there is no such engine.
+        MissingDependencyError: its package is not installed.
+        DataError: there is no model at `policy`.
     """
-    kind = recipe.engine.kind
-    if kind == "hf":
+    if settings.kind == "hf":
         from agentrl.engine.hf import HFEngine
 
-        return HFEngine(load_model(policy, device=device, dtype=dtype), recipe.engine, device=device, dtype=dtype)
-    if kind == "vllm":
+        return HFEngine(load_model(policy, device=device, dtype=dtype), settings, device=device, dtype=dtype)
+    if settings.kind == "vllm":
         from agentrl.engine.vllm import VllmEngine
 
-        return VllmEngine(Path(policy), recipe.engine, dtype=str(dtype).removeprefix("torch."), seed=recipe.seed)
-    if kind.startswith("scripted:"):
-        return ScriptedEngine(kind.removeprefix("scripted:"), max_context=recipe.engine.max_context)
-    raise UnknownNameError("engine", kind, ENGINES)
+        return VllmEngine(Path(policy), settings, dtype=str(dtype).removeprefix("torch."), seed=seed)
+    raise UnknownNameError("engine", settings.kind, ("hf", "vllm"))

@@ -1,7 +1,7 @@
 """What a person sees while something long runs: a live line on a terminal, plain lines elsewhere.
 
-In: stages, steps with their metrics, notes, and a summary at the end. Out: text. Knows nothing of training: the names of
-the metrics are the caller's, and only those in `COLUMNS` are shown.
+In: stages, steps with their metrics, notes, and a summary at the end. Out: text. Knows nothing of training: the names
+of the metrics are the caller's, and only those in `COLUMNS` are shown.
 """
 
 from __future__ import annotations

@@ -1,13 +1,12 @@
 """A training run: the policy, imitation, reinforcement learning, evaluation.
 
-What comes in: a recipe, a folder, a display. What goes out: a trained checkpoint and the run's records in the folder. A
-folder that holds checkpoints is gone on with from the latest one; the run then ends with the same weights as if it had
-never stopped (on a CPU, with the embedded engine and tools that do not run in threads).
+What comes in: a recipe, a folder, a display. What goes out: a trained checkpoint and the run's records in the folder.
+A folder that holds checkpoints is gone on with from the latest one; the run then ends with the same weights as if it
+had never stopped (on a CPU, with the embedded engine and tools that do not run in threads).
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -80,8 +79,9 @@ async def train(recipe: Recipe, folder: Path, *, display: Display) -> RunSummary
     checkpoint = latest_checkpoint(folder / "checkpoints")
     state, facts = load_state(checkpoint) if checkpoint else ({}, {})
     async with AsyncExitStack() as stack:
-        run = Run(folder, resume_step=facts.get("step", 0))
+        run = Run(folder, after=facts.get("step"))
         stack.callback(run.close)
+        stack.callback(run.write_summary, recipe)
         if facts:
             run.take_facts(facts["run"])
         display.note(f"run folder: {folder}" + (f", going on after RL step {facts['step']}" if facts else ""))
@@ -89,21 +89,17 @@ async def train(recipe: Recipe, folder: Path, *, display: Display) -> RunSummary
         with run.timed("setup"):
             policy = await policy_folder(recipe, run.policy)
             model = load_trainable(checkpoint or policy, device=device)
-            engine = make_engine(recipe, policy, device, dtype)
+            engine = make_engine(recipe.engine, policy, device, dtype, seed=recipe.seed)
             stack.push_async_callback(engine.close)
             await engine.start()
         held_out = TaskSource(make_env(recipe), recipe.evaluation.split).distinct(recipe.evaluation.tasks)
         parts = _Parts(recipe, run, display, model, dtype, policy, make_renderer(policy), engine, held_out)
-        try:
-            if not facts:
-                await _warm_up(parts)
-            await _reinforce(parts, state, start=facts.get("step", 0))
-        except asyncio.CancelledError:
-            display.note(f"stopped; go on with: agentrl train --resume {folder}")
-            raise
+        if not facts:
+            await _warm_up(parts)
+        await _reinforce(parts, state, start=facts.get("step", 0))
         summary = run.write_summary(recipe)
-        display.finish(summary)
-        return summary
+    display.finish(summary)
+    return summary
 
 
 async def _warm_up(parts: _Parts) -> None:
@@ -217,31 +213,20 @@ async def _sync(parts: _Parts, learner: Learner) -> Sync:
         probes.append(parts.renderer.prompt(list(observation), env.tool_schemas))
     await invoke(env.close)
     tolerance = settings.tolerance or (1e-4 if parts.dtype is torch.float32 else 0.15)
-    return Sync(
-        ModelWeights(parts.model),
-        learner,
-        parts.engine,
-        probes,
-        probe_tokens=settings.probe_tokens,
-        tolerance=tolerance,
-    )
+    weights = ModelWeights(parts.model)
+    return Sync(weights, learner, parts.engine, probes, probe_tokens=settings.probe_tokens, tolerance=tolerance)
 
 
 async def _evaluate(parts: _Parts, name: str, step: int) -> None:
     """Greedy success on the held-out tasks; kept in the summary under `name`, if it has one."""
     run = parts.run
     with run.timed("evaluation"):
-        settings = replace(parts.recipe.rollout, temperature=0.0)
+        recipe = parts.recipe
         result = await evaluate_tasks(
-            lambda: make_env(parts.recipe),
-            parts.held_out,
-            parts.engine,
-            parts.renderer,
-            settings,
-            seed=parts.recipe.seed,
+            lambda: make_env(recipe), parts.held_out, parts.engine, parts.renderer, recipe.rollout, seed=recipe.seed
         )
     metrics = {"success": result.success.mean, "low": result.success.low, "high": result.success.high}
-    share = result.metrics.get("tool_share")
+    share = result.metrics.get("called_tool")
     if share is not None:
         metrics["tool_share"] = share
     run.record("evaluation", step, metrics)

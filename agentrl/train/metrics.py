@@ -1,7 +1,7 @@
 """Numbers about a step's rollouts.
 
-What comes in: groups. What goes out: a flat mapping of means and shares. Failed trajectories are counted and stand in no
-mean. Pure; knows no model.
+What comes in: groups. What goes out: a flat mapping of means and shares. Failed trajectories are counted and stand in
+no mean. Pure; knows no model.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from agentrl.evaluate.result import succeeded
 from agentrl.trajectory import Group
 
 
-def rollout_metrics(groups: Sequence[Group], *, success_reward: float = 1.0) -> dict[str, float]:
+def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
     """Means over the trajectories that have a reward.
 
     Returns:
-        reward, reward_std, success (share with reward >= `success_reward`), truncated and failed (shares), turns,
+        reward, reward_std, success (share whose outcome parts sum to 1), truncated and failed (shares), turns,
         tokens and action_tokens (of an episode), sampled_tokens (of all), tool_share (share that called a tool, where
         the environment counts `tool_calls`), and env/<name> for every metric of the environment.
     """
@@ -34,7 +35,7 @@ def rollout_metrics(groups: Sequence[Group], *, success_reward: float = 1.0) -> 
     out |= {
         "reward": float(rewards.mean()),
         "reward_std": float(rewards.std()),
-        "success": float((rewards >= success_reward).mean()),
+        "success": float(np.mean([succeeded(t) for t in valid])),
         "truncated": float(np.mean([t.outcome.truncated for t in valid])),
         "turns": float(np.mean([len(t.turns) for t in valid])),
         "tokens": float(np.mean([t.n_tokens for t in valid])),

@@ -1,6 +1,7 @@
 """A recipe: every setting of a training run, as one tree of frozen values.
 
-Each room owns its own table; this file only joins them. Reading TOML, overrides and checking live in `agentrl.config`.
+Each room owns its own table; this file only joins them. Reading TOML, overrides and checking live in
+`agentrl.config`.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class SyncSettings:
     """`[sync]`: the canary after each weight push."""
 
     tolerance: float | None = None  # largest log-prob difference allowed, nats; None: 1e-4 in float32, 0.15 in bfloat16
-    probe_tokens: int = 32
+    probe_tokens: int = 8  # sampled after each of a few prompts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

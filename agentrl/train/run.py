@@ -1,15 +1,15 @@
 """A run's folder: what a run leaves for people and programs to read.
 
-What comes in: metrics, trajectories, a summary. What goes out: files: `config.toml`, `metrics.jsonl` (one object a line,
-with `stage` and `step`), TensorBoard events, `trajectories/*.parquet`, `checkpoints/`, `policy/` (where the run began) and
-`summary.json`. Every line is flushed, so a killed run is readable. Knows no model.
+What comes in: metrics, trajectories, a summary. What goes out: files: `config.toml`, `metrics.jsonl` (one object a
+line, with `stage` and `step`), TensorBoard events, `trajectories/*.parquet`, `checkpoints/`, `policy/` (where the run
+began) and `summary.json`. Every line is flushed, so a killed run is readable. Knows no model.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,10 +27,11 @@ class Run:
 
     Args:
         folder: made if absent.
-        resume_step: None for a new run; otherwise lines of RL steps from this one on are dropped before going on.
+        after: the RL step of the checkpoint that the run goes on from; what was recorded of later steps is dropped.
+            None: the run begins, and everything recorded is dropped.
     """
 
-    def __init__(self, folder: Path, *, resume_step: int | None = None) -> None:
+    def __init__(self, folder: Path, *, after: int | None = None) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self.folder = folder
@@ -39,11 +40,10 @@ class Run:
         for made in (self.checkpoints, self._trajectories):
             made.mkdir(parents=True, exist_ok=True)
         self._metrics_path = folder / "metrics.jsonl"
-        if resume_step is not None:
-            self._forget_from(resume_step)
+        self._forget_after(after)
         self._metrics = self._metrics_path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step)
-        self.wall_s: Counter[str] = Counter()
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=None if after is None else after + 1)
+        self.wall_s: dict[str, float] = defaultdict(float)
         self.failures: Counter[str] = Counter()
         self.success: dict[str, IntervalDict] = {}
         self.tool_share: dict[str, float] = {}
@@ -84,7 +84,8 @@ class Run:
 
     def take_facts(self, facts: Mapping[str, Any]) -> None:
         """Take back what `facts` gave."""
-        self.wall_s, self.failures = Counter(facts["wall_s"]), Counter(facts["failures"])
+        self.wall_s.update(facts["wall_s"])
+        self.failures.update(facts["failures"])
         self.success, self.tool_share = dict(facts["success"]), dict(facts["tool_share"])
 
     def write_summary(self, recipe: Recipe) -> RunSummary:
@@ -106,18 +107,21 @@ class Run:
         self._metrics.close()
         self._board.close()
 
-    def _forget_from(self, step: int) -> None:
+    def _forget_after(self, after: int | None) -> None:
         if not self._metrics_path.exists():
             return
-        kept = []
-        for line in self._metrics_path.read_text(encoding="utf-8").splitlines():
-            try:
-                entry = json.loads(line)
-            except ValueError:  # cut off by a kill
-                continue
-            if entry["stage"] != "rl" or entry["step"] < step:
-                kept.append(line)
+        lines = self._metrics_path.read_text(encoding="utf-8").splitlines()
+        kept = [line for line in lines if after is not None and _recorded_by(line, after)]
         self._metrics_path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+
+def _recorded_by(line: str, step: int) -> bool:
+    """Whether a line of metrics was written by the end of an RL step; one that a kill cut off was not."""
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return False
+    return bool(entry["stage"] == "warmup" or entry["step"] <= step)
 
 
 def new_folder(recipe: Recipe) -> Path:
@@ -130,7 +134,7 @@ def new_folder(recipe: Recipe) -> Path:
         folder = Path(recipe.out)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ConfigError(
-                f"out = {recipe.out!r} exists and is not an empty folder: give another --out, or go on with that run by "
+                f"out = {recipe.out!r} exists and is not an empty folder: give another --out, or go on with that run: "
                 f"--resume {recipe.out}"
             )
         return folder

@@ -1,7 +1,8 @@
 """Imitation: before RL, the policy learns to say what the environment's demonstrator says.
 
-What comes in: a collector whose engine plays the demonstrator, and a learner. What goes out: metrics of each step; the
-learner's model has changed. The loss is -log pi averaged over action tokens: the policy gradient with advantage 1.
+What comes in: a collector whose engine plays the demonstrator, and a learner. What goes out: metrics of each step;
+the learner's model has changed. The loss is -log pi averaged over action tokens: the policy gradient with advantage
+1.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Slot `baseline`: what is taken off the credit.
 
-What comes in: [T] the return of each trajectory. What goes out: the numbers to subtract. Each trajectory counts once, and
-failed ones are not in the batch at all. A group of one has no peers to be compared with: where a group baseline is used,
-its advantage is 0 (verl's GRPO and RLOO leave the raw score there; prime-rl and SkyRL give 0).
+What comes in: [T] the return of each trajectory. What goes out: the numbers to subtract. Each trajectory counts once,
+and failed ones are not in the batch at all. A group of one has no peers to be compared with: where a group baseline
+is used, its advantage is 0 (verl's GRPO and RLOO leave the raw score there; prime-rl and SkyRL give 0).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Slot `credit`: what each trajectory, turn or token is held to account for, before any baseline.
 
 What comes in: rewards at turns and, with a penalty in the reward, at tokens. What goes out: returns at the level they
-differ on. A turn's reward lands on its last action token; observation tokens carry nothing and do not discount, and turns
-are told apart by their ids, never by where a reward is non-zero.
+differ on. A turn's reward lands on its last action token; observation tokens carry nothing and do not discount, and
+turns are told apart by their ids, never by where a reward is non-zero.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from agentrl.objective.batch import Batch, Float64Array
 from agentrl.objective.component import within
-from agentrl.objective.reward_side.levels import Level, Leveled, sum_by_trajectory
+from agentrl.objective.reward_side.levels import Level, Leveled, sum_by_trajectory, sums_by
 from agentrl.objective.reward_side.scan import discounted_suffix_sums
 
 
@@ -74,7 +74,7 @@ class RewardToGoTurn:
         values = rewards.turns
         if rewards.tokens is not None:
             owner = np.repeat(np.arange(len(batch.turn_lengths)), batch.turn_lengths)
-            values = values + np.bincount(owner, rewards.tokens, minlength=len(batch.turn_lengths))
+            values = values + sums_by(owner, rewards.tokens, len(batch.turn_lengths))
         turns_of = np.bincount(batch.turn_trajectory, minlength=batch.n_trajectories)
         return Leveled(Level.TURN, discounted_suffix_sums(values, turns_of, self.gamma))
 

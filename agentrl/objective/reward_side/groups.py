@@ -1,6 +1,7 @@
 """Statistics over the trajectories of a group, each counted once.
 
-What comes in: [T] a number for each trajectory. What goes out: [T] its group's statistic. Knows no turns and no tokens.
+What comes in: [T] a number for each trajectory. What goes out: [T] its group's statistic. Knows no turns and no
+tokens.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from agentrl.objective.batch import Batch, Float64Array
+from agentrl.objective.reward_side.levels import sums_by
 
 
 def group_sizes(batch: Batch) -> Float64Array:
@@ -17,7 +19,7 @@ def group_sizes(batch: Batch) -> Float64Array:
 
 def group_sums(batch: Batch, x: Float64Array) -> Float64Array:
     """[T] sum of x over the group of each trajectory."""
-    return np.bincount(batch.group_ids, x)[batch.group_ids]
+    return sums_by(batch.group_ids, x, 0)[batch.group_ids]
 
 
 def group_means(batch: Batch, x: Float64Array) -> Float64Array:
@@ -28,4 +30,5 @@ def group_means(batch: Batch, x: Float64Array) -> Float64Array:
 def group_stds(batch: Batch, x: Float64Array) -> Float64Array:
     """[T] standard deviation (n - 1) of x over the group of each trajectory; 0 for a group of one."""
     squares = group_sums(batch, (x - group_means(batch, x)) ** 2)
-    return np.sqrt(squares / np.maximum(group_sizes(batch) - 1, 1))
+    variances: Float64Array = squares / np.maximum(group_sizes(batch) - 1, 1)
+    return np.sqrt(variances)

@@ -38,7 +38,7 @@ class NoKlInReward:
 
 @dataclass(frozen=True, slots=True)
 class K1InReward:
-    """r_t = -beta (log pi(a_t) - log pi_ref(a_t)), the one-sample estimate of KL(pi, ref). beta 0 needs no reference."""
+    """r_t = -beta (log pi(a_t) - log pi_ref(a_t)), a one-sample estimate of KL(pi, ref). beta 0: no reference."""
 
     beta: float = 0.03
 

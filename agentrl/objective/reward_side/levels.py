@@ -1,8 +1,8 @@
 """Numbers that belong to trajectories, to turns or to action tokens, and the way down from one to the next.
 
-What comes in: arrays of one level. What goes out: arrays of a finer level. Most estimators give all tokens of a trajectory
-or a turn the same number; keeping it at its own level until the end keeps the reward side independent of token counts.
-Knows no formula.
+What comes in: arrays of one level. What goes out: arrays of a finer level. Most estimators give all tokens of a
+trajectory or a turn the same number; keeping it at its own level until the end keeps the reward side independent of
+token counts. Knows no formula.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from enum import IntEnum
 import numpy as np
 
 from agentrl.objective.batch import Batch, Float64Array, spread_runs
-from agentrl.trajectory import FloatArray
+from agentrl.trajectory import FloatArray, IntArray
 
 
 class Level(IntEnum):
@@ -48,7 +48,7 @@ def refine(batch: Batch, x: Leveled, level: Level) -> Float64Array:
 
 def to_tokens(batch: Batch, x: Leveled) -> FloatArray:
     """[N] the numbers at every action token, 0 at the others."""
-    values = x.values.astype(np.float32)
+    values: FloatArray = x.values.astype(np.float32)
     if x.level is Level.ACTION:
         out = np.zeros(batch.n_tokens, np.float32)
         out[batch.action_mask] = values
@@ -63,6 +63,11 @@ def sum_by_trajectory(batch: Batch, x: Leveled) -> Float64Array:
     if x.level is Level.TRAJECTORY:
         return x.values
     if x.level is Level.TURN:
-        return np.bincount(batch.turn_trajectory, x.values, minlength=batch.n_trajectories)
+        return sums_by(batch.turn_trajectory, x.values, batch.n_trajectories)
     owner = np.repeat(np.arange(batch.n_trajectories), batch.action_counts)
-    return np.bincount(owner, x.values, minlength=batch.n_trajectories)
+    return sums_by(owner, x.values, batch.n_trajectories)
+
+
+def sums_by(owner: IntArray, values: Float64Array, size: int) -> Float64Array:
+    """[size] sum of the values of each owner."""
+    return np.bincount(owner, values, minlength=size).astype(np.float64, copy=False)

@@ -1,8 +1,8 @@
 """Slot `aggregate`: how tokens' losses become one number, as weights: loss = sum_t w_t l_t.
 
-What comes in: [T] the loss tokens of each trajectory that takes part in an update. What goes out: [T] the weight of each of
-its tokens. The weights are those of the whole update, so cutting it into micro-batches changes nothing. "seq" means
-trajectory, however many rows it has. A trajectory without loss tokens is in no denominator.
+What comes in: [T] the loss tokens of each trajectory that takes part in an update. What goes out: [T] the weight of
+each of its tokens. The weights are those of the whole update, so cutting it into micro-batches changes nothing. "seq"
+means trajectory, however many rows it has. A trajectory without loss tokens is in no denominator.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Slot `gate`: how far a sample may push.
 
-What comes in: [A] ratio and advantage. What goes out: [A] the policy loss, and which tokens the gate has cut off. Knows
-neither where the ratio came from nor how tokens are weighted.
+What comes in: [A] ratio and advantage. What goes out: [A] the policy loss, and which tokens the gate has cut off.
+Knows neither where the ratio came from nor how tokens are weighted.
 """
 
 from __future__ import annotations

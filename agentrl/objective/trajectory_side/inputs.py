@@ -23,10 +23,10 @@ class LossInputs:
     behavior_logprobs: Tensor  # [A] nats, as sampled
     advantages: Tensor  # [A]
     weights: Tensor  # [A] from Objective.token_weights
-    sequence_ids: Tensor  # [A] int64, dense in this micro-batch: which trajectory
+    sequence_ids: Tensor  # [A] int64, which trajectory: its index in the batch
     turn_ids: Tensor  # [A] int64, index of the turn in its trajectory
     reference_logprobs: Tensor | None = None  # [A] nats
-    entropy: Tensor | None = None  # [A] nats, of the distribution each token was chosen from
+    entropies: Tensor | None = None  # [A] nats, of the distribution each token was chosen from
 
 
 @dataclass(frozen=True, slots=True)

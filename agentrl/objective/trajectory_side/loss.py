@@ -34,7 +34,7 @@ def policy_loss(spec: ObjectiveSpec, inputs: LossInputs) -> LossOutput:
         if penalty is not None:
             per_token = per_token + penalty
     used = inputs.weights > 0
-    loss = (inputs.weights * per_token).where(used, 0.0).sum()  # a masked token may hold anything, infinity included
+    loss = (inputs.weights * per_token).sum()
     clipped = spec.gate.clipped(ratio.detach(), inputs.advantages)
     rows = {
         "policy_loss": policy.detach(),
@@ -43,9 +43,10 @@ def policy_loss(spec: ObjectiveSpec, inputs: LossInputs) -> LossOutput:
         "clipped_negative": (clipped & (inputs.advantages < 0)).to(inputs.weights.dtype),
         **_diagnostics(inputs),
     }
-    sums = {name: row.where(used, 0.0).sum() for name, row in rows.items()}
+    rows = {name: row.where(used, 0.0) for name, row in rows.items()}
+    sums = {name: row.sum() for name, row in rows.items()}
     sums["tokens"] = used.sum().to(inputs.weights.dtype)
-    maxima = {"ratio": _largest(rows["ratio"].where(used, 0.0)), "behavior_abs": _largest(rows["behavior_abs"].where(used, 0.0))}
+    maxima = {name: _largest(rows[name]) for name in ("ratio", "behavior_abs")}
     return LossOutput(loss=loss, sums=sums, maxima=maxima)
 
 
@@ -67,8 +68,8 @@ def _diagnostics(inputs: LossInputs) -> dict[str, Tensor]:
     if inputs.reference_logprobs is not None:
         rows["reference_k1"] = logprobs - inputs.reference_logprobs
         rows["reference_k3"] = k3(logprobs - inputs.reference_logprobs)
-    if inputs.entropy is not None:
-        rows["entropy"] = inputs.entropy.detach()
+    if inputs.entropies is not None:
+        rows["entropy"] = inputs.entropies.detach()
     return rows
 
 

@@ -1,7 +1,7 @@
 """Slot `ratio`: how much likelier the new policy makes what was sampled.
 
-What comes in: log-probs of the policy now and at the step's start. What goes out: [A] what the gate weighs the advantage
-with; its gradient is the policy gradient's. Knows no advantage.
+What comes in: log-probs of the policy now and at the step's start. What goes out: [A] what the gate weighs the
+advantage with; its gradient is the policy gradient's. Knows no advantage.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Slot `regularize`: what is added to the loss beside the policy's.
 
-What comes in: log-probs of the policy and of the reference. What goes out: [A] a penalty with gradient, or None. It is
-aggregated with the policy loss's weights. Knows no advantage.
+What comes in: log-probs of the policy and of the reference. What goes out: [A] a penalty with gradient, or None. It
+is aggregated with the policy loss's weights. Knows no advantage.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ class Regularizer(Protocol):
 class K3Penalty:
     """coef k3, k3 = exp(-d) - 1 + d with d = log pi - log pi_ref: GRPO's KL loss. coef 0 needs no reference.
 
-    Its value is an unbiased estimate of KL(pi, ref) for samples of pi; its gradient (1 - exp(-d)) is not that of the KL.
+    Its value is an unbiased estimate of KL(pi, ref) for samples of pi; its gradient, 1 - exp(-d), is not that of the
+    KL.
     """
 
     coef: float
@@ -50,7 +51,7 @@ class K3Penalty:
 
 @dataclass(frozen=True, slots=True)
 class K2Penalty:
-    """coef d^2 / 2 with d = log pi - log pi_ref; on-policy its gradient is that of KL(pi, ref). coef 0 needs no reference."""
+    """coef d^2 / 2, d = log pi - log pi_ref; on-policy its gradient is that of KL(pi, ref). coef 0: no reference."""
 
     coef: float
 

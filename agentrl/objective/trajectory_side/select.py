@@ -1,9 +1,10 @@
 """Slot `filters`: which samples count.
 
-What comes in: groups, or the batch made from them. What goes out: fewer groups, or a smaller loss mask. Failed trajectories
-are dropped always and first: they have no reward, so they are in no baseline. Knows no loss.
+What comes in: groups, or the batch made from them. What goes out: fewer groups, or a smaller loss mask. Failed
+trajectories are dropped always and first: they have no reward, so they are in no baseline. Knows no loss.
 
-Dropping takes a trajectory out of the statistics as well; masking keeps its reward in them and trains on none of its tokens.
+Dropping takes a trajectory out of the statistics as well; masking keeps its reward in them and trains on none of its
+tokens.
 """
 
 from __future__ import annotations

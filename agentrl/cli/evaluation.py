@@ -1,0 +1,101 @@
+"""`agentrl eval`: a policy's success on a suite, with intervals."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from rich.console import Console
+
+from agentrl.cli import shipped
+from agentrl.cli.output import STDOUT, write_json
+from agentrl.cli.policy import Player, load_player
+from agentrl.engine.settings import EngineSettings
+from agentrl.env.registry import make
+from agentrl.env.tasks import TaskSource
+from agentrl.evaluate.evaluate import Progress, evaluate
+from agentrl.evaluate.report import print_report
+from agentrl.evaluate.result import SuiteResult
+from agentrl.evaluate.suite import Scenario, Suite, load_suite
+from agentrl.rollout.records import write_trajectories
+from agentrl.rollout.settings import RolloutSettings
+from agentrl.train.display import Display, make_display
+
+_REPORTS = 100  # of progress, a scenario
+
+
+def run(arguments: argparse.Namespace) -> int:
+    suite = _adapted(load_suite(shipped.find("suite", arguments.suite)), arguments)
+    player = load_player(arguments.policy, _engine_settings(arguments.engine, suite), seed=arguments.seed)
+    with make_display(sys.stderr) as display:
+        result = asyncio.run(_evaluate(suite, player, arguments, display))
+    if arguments.out is not None:
+        _save(result, arguments.out)
+    if arguments.json != STDOUT:
+        print_report(result, Console(highlight=False), policy=arguments.policy)
+    write_json(arguments.json, result.to_dict())
+    return 0
+
+
+async def _evaluate(suite: Suite, player: Player, arguments: argparse.Namespace, display: Display) -> SuiteResult:
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(player.engine.close)
+        await player.engine.start()
+        return await evaluate(
+            suite,
+            player.engine,
+            player.renderer,
+            repeats=arguments.k,
+            seed=arguments.seed,
+            on_progress=_Reporter(display),
+        )
+
+
+class _Reporter:
+    """Shows how far a scenario is, about a hundred times."""
+
+    def __init__(self, display: Display) -> None:
+        self._display = display
+        self._scenario = ""
+
+    def __call__(self, progress: Progress) -> None:
+        if progress.scenario != self._scenario:
+            self._scenario = progress.scenario
+            self._display.stage(progress.scenario, progress.total)
+        if progress.done % max(1, progress.total // _REPORTS) == 0 or progress.done == progress.total:
+            self._display.advance(progress.done, {"failed": progress.failed})
+
+
+def _adapted(suite: Suite, arguments: argparse.Namespace) -> Suite:
+    """The suite with what the arguments change in every scenario."""
+    return suite.model_copy(update={"scenarios": tuple(_scenario(s, arguments) for s in suite.scenarios)})
+
+
+def _scenario(scenario: Scenario, arguments: argparse.Namespace) -> Scenario:
+    changed: dict[str, object] = {}
+    if arguments.temperature is not None:
+        changed["temperature"] = arguments.temperature
+    if arguments.limit is not None:
+        size = TaskSource(make(scenario.env, **scenario.settings), scenario.split).size
+        wanted = arguments.limit if scenario.tasks == "all" else min(arguments.limit, scenario.tasks)
+        changed["tasks"] = wanted if size is None else min(wanted, size)
+    return scenario.model_copy(update=changed)
+
+
+def _engine_settings(kind: str, suite: Suite) -> EngineSettings:
+    """Room for the longest episode that a scenario allows."""
+    usual = RolloutSettings().max_tokens_per_episode
+    return EngineSettings(kind=kind, max_context=max(s.max_tokens_per_episode or usual for s in suite.scenarios))
+
+
+def _save(result: SuiteResult, folder: Path) -> None:
+    """Write `results.json` and every scenario's trajectories."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").write_text(json.dumps(result.to_dict(), indent=2) + "\n", encoding="utf-8")
+    for scenario in result.scenarios:
+        path = folder / "trajectories" / f"{scenario.name.replace('/', '-')}.parquet"
+        write_trajectories(path, scenario.result.trajectories, scenario=scenario.name)

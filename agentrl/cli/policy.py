@@ -1,0 +1,60 @@
+"""Who plays: `--policy` to an engine and the renderer of its tokens.
+
+In: a run folder, a checkpoint folder, a hub name, or `scripted:NAME`. Out: an engine, not started. A script needs no
+torch and no model.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
+from agentrl.config.checks import check_model_path, require_vllm
+from agentrl.engine.base import Engine
+from agentrl.engine.scripted import ScriptedEngine
+from agentrl.engine.settings import EngineSettings
+from agentrl.errors import ConfigError, MissingDependencyError
+from agentrl.render.parser import HermesParser
+from agentrl.render.renderer import Renderer
+from agentrl.render.tokenizer import ByteTokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Player:
+    engine: Engine
+    renderer: Renderer
+
+
+def load_player(policy: str, settings: EngineSettings, *, seed: int) -> Player:
+    """Load the policy into the engine that `settings` names.
+
+    Raises:
+        UserError: there is no such script, run or model, or the engine is not installed.
+    """
+    if policy.startswith("scripted:"):
+        return Player(ScriptedEngine(policy.removeprefix("scripted:")), Renderer(ByteTokenizer(), HermesParser()))
+    if importlib.util.find_spec("torch") is None:
+        raise MissingDependencyError("a model needs torch, which is not installed: pip install 'agentrl[train]'")
+    if settings.kind == "vllm":
+        require_vllm()
+    model = _model(policy)
+    from agentrl.train.build import find_device, make_engine, make_renderer
+    from agentrl.train.recipe import LaunchSettings
+
+    device, dtype = find_device(LaunchSettings())
+    return Player(make_engine(settings, model, device, dtype, seed=seed), make_renderer(model))
+
+
+def _model(policy: str) -> str:
+    """The model's folder, or its hub name: of a run folder, the latest checkpoint."""
+    folder = Path(policy).expanduser()
+    if (folder / "config.toml").is_file():
+        from agentrl.learner.checkpoint import latest_checkpoint
+
+        latest = latest_checkpoint(folder / "checkpoints")
+        if latest is None:
+            raise ConfigError(f"--policy {policy}: no checkpoint yet; go on with agentrl train --resume {policy}")
+        return str(latest)
+    check_model_path(policy, "--policy")
+    return policy

@@ -1,0 +1,142 @@
+"""Threads for blocking code that may never come back.
+
+What comes in: a plain function. What goes out: its result, awaited without blocking the event loop. A call that nobody
+waits for any more (deadline, cancellation) cannot be stopped, but it no longer counts: its place is free at once, so
+hung calls never keep others waiting. The threads are daemons, so a hung call does not keep the process alive either.
+Knows nothing of tools and deadlines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+from queue import SimpleQueue
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+Outcome = tuple[Any, BaseException | None]  # a call's value, or what it raised
+
+
+class _State(Enum):
+    WAITING = auto()
+    RUNNING = auto()
+    DONE = auto()
+    ABANDONED = auto()  # still running, and nobody waits for it
+
+
+@dataclass(eq=False, slots=True)
+class _Job:
+    call: Callable[[], Any]
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Outcome]
+    state: _State = _State.WAITING
+
+    def run(self) -> Outcome:
+        try:
+            return self.call(), None
+        except BaseException as error:  # a boundary: raised again where the call is awaited
+            return None, error
+
+    def settle(self, outcome: Outcome) -> None:
+        """Hand the outcome to the awaiting task. Called in the worker's thread."""
+        with contextlib.suppress(RuntimeError):  # the loop has been closed: nobody waits any more
+            self.loop.call_soon_threadsafe(self._set, outcome)
+
+    def _set(self, outcome: Outcome) -> None:
+        if not self.future.done():
+            self.future.set_result(outcome)
+
+
+class Threads:
+    """Runs up to `limit` calls at once, each in a thread of its own; further calls wait for their turn."""
+
+    def __init__(self, limit: int = 512) -> None:
+        self._limit = limit
+        self._forget()
+        os.register_at_fork(after_in_child=self._forget)
+
+    def _forget(self) -> None:
+        """Begin with no threads; after a fork the parent's do not exist in the child."""
+        self._lock = threading.Lock()
+        self._running = 0  # calls that somebody waits for; abandoned ones do not count
+        self._waiting: deque[_Job] = deque()
+        self._idle: list[SimpleQueue[_Job]] = []
+
+    async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call `function` in a thread, with this task's context variables, and raise what it raises."""
+        context = contextvars.copy_context()
+        loop = asyncio.get_running_loop()
+        job = _Job(lambda: context.run(function, *args, **kwargs), loop, loop.create_future())
+        self._submit(job)
+        try:
+            value, error = await job.future
+        except (asyncio.CancelledError, GeneratorExit):
+            self._abandon(job)
+            raise
+        if error is not None:
+            raise error
+        result: T = value
+        return result
+
+    def _submit(self, job: _Job) -> None:
+        with self._lock:
+            if self._running < self._limit:
+                self._start(job)
+                self._running += 1
+            else:
+                self._waiting.append(job)
+
+    def _abandon(self, job: _Job) -> None:
+        with self._lock:
+            if job.state is _State.WAITING:
+                self._waiting.remove(job)
+            elif job.state is _State.RUNNING:
+                job.state = _State.ABANDONED
+                if self._waiting:
+                    self._start(self._waiting.popleft())
+                else:
+                    self._running -= 1
+
+    def _start(self, job: _Job) -> None:
+        """Give the job to an idle thread or to a new one. The lock is held."""
+        job.state = _State.RUNNING
+        if self._idle:
+            self._idle.pop().put(job)
+            return
+        inbox: SimpleQueue[_Job] = SimpleQueue()
+        inbox.put(job)
+        threading.Thread(target=self._work, args=(inbox,), name="agentrl-call", daemon=True).start()
+
+    def _work(self, inbox: SimpleQueue[_Job]) -> None:
+        """A thread's life: one call after another, until one is abandoned."""
+        while True:
+            job = inbox.get()
+            outcome = job.run()
+            if not self._finish(job, inbox):
+                return
+            job.settle(outcome)
+            del job, outcome  # while idle, keep nothing of the last call alive
+
+    def _finish(self, job: _Job, inbox: SimpleQueue[_Job]) -> bool:
+        """Free the job's place; False if it was given away already."""
+        with self._lock:
+            if job.state is _State.ABANDONED:
+                return False
+            job.state = _State.DONE
+            if self._waiting:
+                following = self._waiting.popleft()
+                following.state = _State.RUNNING
+                inbox.put(following)
+            else:
+                self._running -= 1
+                self._idle.append(inbox)
+            return True

@@ -1,0 +1,37 @@
+"""What reward functions see: a turn, and the whole episode.
+
+Frozen views made by `ToolEnv`; they hold messages and tool results, never tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agentrl.env.task import Task
+from agentrl.env.tool import ToolResult
+from agentrl.messages import AssistantMessage, Message, ToolCall
+
+
+@dataclass(frozen=True, slots=True)
+class TurnView:
+    """One action and what its tool calls gave."""
+
+    index: int  # from 0
+    action: AssistantMessage
+    calls: tuple[tuple[ToolCall, ToolResult], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """An episode that has ended."""
+
+    task: Task
+    messages: tuple[Message, ...]
+    turns: tuple[TurnView, ...]
+    truncated: bool = False  # a limit cut it; the policy did not end it
+
+    @property
+    def final_text(self) -> str:
+        """The text of the final answer; "" if the episode was cut before the policy gave one."""
+        last = self.messages[-1] if self.messages else None
+        return last.content if isinstance(last, AssistantMessage) and not last.tool_calls else ""

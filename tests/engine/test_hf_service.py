@@ -1,0 +1,264 @@
+"""The embedded engine as a service: joining, leaving, stopping, failing, refusing, and the same bits every time."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import threading
+
+import numpy as np
+import pytest
+import torch
+from hf_world import Weights, greedy_twin, prompt, request, serving, tiny_model
+from transformers import BertConfig, BertModel, MistralConfig, MistralForCausalLM, Qwen3Config, Qwen3ForCausalLM
+
+from agentrl.engine.hf import HFEngine
+from agentrl.engine.settings import EngineSettings, VllmSettings
+from agentrl.errors import ConfigError, EngineFailure
+from agentrl.trajectory import Completion
+
+MODEL = tiny_model()
+
+
+async def two_turn_episode(engine: HFEngine, index: int) -> list[Completion]:
+    """An episode whose environment takes a few turns of the event loop, and a prompt shared by four episodes."""
+    completions = []
+    history = prompt(10 + index // 4, index // 4)
+    for turn in range(2):
+        sampled = await engine.complete(
+            request(history, 40, episode=f"e{index}", stop=range(4), temperature=1.0, seed=100 * index + turn)
+        )
+        completions.append(sampled)
+        for _ in range(index % 5):
+            await asyncio.sleep(0)
+        history = np.concatenate([history, sampled.token_ids, prompt(3 + index % 3, index)])
+    engine.release(f"e{index}")
+    return completions
+
+
+async def workload(engine: HFEngine) -> list[list[tuple[list[int], bytes]]]:
+    episodes = await asyncio.gather(*[two_turn_episode(engine, index) for index in range(32)])
+    return [[(c.token_ids.tolist(), c.logprobs.tobytes()) for c in episode] for episode in episodes]
+
+
+async def test_the_same_bits_every_time_even_on_a_busy_machine() -> None:
+    async with serving(MODEL, max_batch=20) as engine:
+        first = await workload(engine)
+    stop = threading.Event()
+
+    def burn() -> None:
+        while not stop.is_set():
+            sum(range(1000))
+
+    thread = threading.Thread(target=burn)
+    thread.start()
+    try:
+        async with serving(MODEL, max_batch=20) as engine:
+            second = await workload(engine)
+    finally:
+        stop.set()
+        thread.join()
+    assert len({tuple(tokens) for episode in first for tokens, _ in episode}) > 50
+    assert first == second
+
+
+async def test_after_a_weight_update_an_old_engine_is_as_good_as_new() -> None:
+    new = tiny_model(seed=1)
+    async with serving(MODEL) as engine:
+        await asyncio.gather(*[engine.complete(request(prompt(90, i), 80, episode=f"x{i}")) for i in range(40)])
+        await engine.update_weights(Weights(new), version=1)
+        old_engine = await workload(engine)
+    async with serving(new) as engine:
+        assert old_engine == await workload(engine)
+
+
+async def test_a_short_request_overtakes_a_long_one() -> None:
+    async with serving(MODEL) as engine:
+        long = asyncio.create_task(engine.complete(request(prompt(5), 240, episode="long")))
+        while not engine._rows:
+            await asyncio.sleep(0.001)
+        short = await engine.complete(request(prompt(8), 3, episode="short"))
+        assert not long.done()
+        assert short.token_ids.tolist() == greedy_twin(MODEL, prompt(8), 3)
+        assert (await long).token_ids.tolist() == greedy_twin(MODEL, prompt(5), 240)
+
+
+async def test_the_event_loop_runs_while_the_model_computes() -> None:
+    async with serving(MODEL) as engine:
+        started, go_on = threading.Event(), threading.Event()
+        forward = engine._model.decode
+
+        def slow(*arguments):  # type: ignore[no-untyped-def]
+            started.set()
+            go_on.wait()
+            return forward(*arguments)
+
+        engine._model.decode = slow  # type: ignore[method-assign]
+        job = asyncio.create_task(engine.complete(request(prompt(5), 4)))
+        while not started.is_set():
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0)  # would hang here if the loop were held
+        go_on.set()
+        assert len((await job).token_ids) == 4
+
+
+async def test_cancelling_takes_the_row_out_and_the_others_go_on() -> None:
+    async with serving(MODEL, max_batch=3) as engine:
+        jobs = [asyncio.create_task(engine.complete(request(prompt(5 + i, i), 200, episode=f"e{i}"))) for i in range(4)]
+        while len(engine._rows) < 3:
+            await asyncio.sleep(0.001)
+        jobs[0].cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await jobs[0]
+        for index in (1, 2, 3):  # the fourth got the free row
+            assert (await jobs[index]).token_ids.tolist() == greedy_twin(MODEL, prompt(5 + index, index), 200)
+        assert not engine._rows
+        assert engine._prefixes.take("e0", prompt(5)) is None
+
+
+async def test_abort_returns_what_was_sampled() -> None:
+    async with serving(MODEL, max_batch=1) as engine:
+        running = asyncio.create_task(engine.complete(request(prompt(5), 250, episode="a")))
+        waiting = asyncio.create_task(engine.complete(request(prompt(6), 250, episode="b")))
+        while not engine._rows or len(engine._rows[0].token_ids) < 5:
+            await asyncio.sleep(0.001)
+        await engine.abort("b")
+        assert waiting.done()
+        await engine.abort("a")
+        assert running.done()
+        assert not engine._rows
+        cut, none = running.result(), waiting.result()
+        assert (cut.finish_reason, none.finish_reason) == ("abort", "abort")
+        assert cut.token_ids.tolist() == greedy_twin(MODEL, prompt(5), len(cut.token_ids))
+        assert 5 <= len(cut.token_ids) < 250
+        assert len(none.token_ids) == 0
+        await engine.abort("a")  # nothing runs any more
+        history = np.concatenate([prompt(5), cut.token_ids])
+        assert (await engine.complete(request(history, 5, episode="a"))).token_ids.tolist() == greedy_twin(
+            MODEL, history, 5
+        )
+
+
+async def test_close_fails_what_is_pending_and_may_be_called_twice() -> None:
+    engine = HFEngine(copy.deepcopy(MODEL), EngineSettings(max_context=256, max_batch=1))
+    with pytest.raises(EngineFailure, match="call start"):
+        await engine.complete(request(prompt(5), 5))
+    await engine.start()
+    jobs = [asyncio.create_task(engine.complete(request(prompt(5), 250, episode=f"e{i}"))) for i in range(2)]
+    while not engine._rows:
+        await asyncio.sleep(0.001)
+    await engine.close()
+    await engine.close()
+    for job in jobs:
+        with pytest.raises(EngineFailure, match="closed|stopped"):
+            await job
+    with pytest.raises(EngineFailure, match="not running"):
+        await engine.complete(request(prompt(5), 5))
+    with pytest.raises(EngineFailure, match="closed"):
+        await engine.update_weights(Weights(MODEL), 1)
+    with pytest.raises(EngineFailure, match="closed"):
+        await engine.start()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("hf-engine")]
+
+
+async def test_a_broken_step_fails_its_requests_and_the_engine_goes_on() -> None:
+    async with serving(MODEL) as engine:
+        decode = engine._model.decode
+
+        def broken(*arguments):  # type: ignore[no-untyped-def]
+            raise RuntimeError("out of memory")
+
+        engine._model.decode = broken  # type: ignore[method-assign]
+        results = await asyncio.gather(
+            *[engine.complete(request(prompt(5 + i), 5, episode=f"e{i}")) for i in range(3)], return_exceptions=True
+        )
+        assert all(isinstance(result, EngineFailure) and "out of memory" in str(result) for result in results)
+        assert isinstance(results[0].__cause__, RuntimeError)
+        engine._model.decode = decode  # type: ignore[method-assign]
+        completion = await engine.complete(request(prompt(5), 5))
+        assert completion.token_ids.tolist() == greedy_twin(MODEL, prompt(5), 5)
+
+
+async def test_a_broken_prompt_step_leaves_the_running_rows_alone() -> None:
+    async with serving(MODEL) as engine:
+        long = asyncio.create_task(engine.complete(request(prompt(5), 100, episode="long")))
+        while not engine._rows:
+            await asyncio.sleep(0.001)
+        prefill = engine._model.prefill
+
+        def broken(*arguments):  # type: ignore[no-untyped-def]
+            prefill(*arguments)
+            raise RuntimeError("out of memory")
+
+        engine._model.prefill = broken  # type: ignore[method-assign]
+        with pytest.raises(EngineFailure, match="out of memory"):
+            await engine.complete(request(prompt(9), 5))
+        assert (await long).token_ids.tolist() == greedy_twin(MODEL, prompt(5), 100)
+
+
+async def test_weights_that_are_not_finite_fail_and_leave_nothing_behind() -> None:
+    ruined = copy.deepcopy(MODEL)
+    with torch.no_grad():
+        ruined.model.layers[0].self_attn.k_proj.weight.fill_(float("nan"))
+    async with serving(MODEL) as engine:
+        await engine.update_weights(Weights(ruined), 1)
+        with pytest.raises(EngineFailure, match=r"not finite \(weights version 1\)"):
+            await engine.complete(request(prompt(40), 5))
+        await engine.update_weights(Weights(MODEL), 2)
+        jobs = [engine.complete(request(prompt(3 + 30 * i), 5, episode=f"e{i}")) for i in range(2)]
+        for index, completion in enumerate(await asyncio.gather(*jobs)):
+            assert completion.token_ids.tolist() == greedy_twin(MODEL, prompt(3 + 30 * index), 5)
+
+
+async def test_limits_of_a_request() -> None:
+    async with serving(MODEL, max_context=32) as engine:
+        assert engine.max_context == 32
+        full = await engine.complete(request(prompt(20), 100))
+        assert (len(full.token_ids), full.finish_reason) == (12, "length")
+        assert full.token_ids.tolist() == greedy_twin(MODEL, prompt(20), 12)
+        last = await engine.complete(request(prompt(31), 100, episode="f"))
+        assert (len(last.token_ids), last.finish_reason) == (1, "length")
+        for wrong, complaint in (
+            (request(prompt(32), 5), "32 tokens and leaves no room in max_context 32"),
+            (request(prompt(0), 5), "prompt is empty"),
+            (request(prompt(5), 0), "max_tokens is 0"),
+            (request(prompt(5), 5, temperature=-1.0), "temperature is -1.0"),
+            (request(np.array([3, 97]), 5), "the model knows 0 to 96"),
+            (request(np.array([-1, 9]), 5), "the model knows 0 to 96"),
+        ):
+            with pytest.raises(EngineFailure, match=complaint):
+                await engine.complete(wrong)
+
+
+def test_models_that_cannot_be_served_are_refused() -> None:
+    small = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, vocab_size=9)
+    windowed = Qwen3Config(
+        **small, num_key_value_heads=2, use_sliding_window=True, sliding_window=4, max_window_layers=1
+    )
+    for model, complaint in (
+        (Qwen3ForCausalLM(windowed), 'DynamicSlidingWindowLayer.*use engine.kind = "vllm"'),
+        (MistralForCausalLM(MistralConfig(**small, num_key_value_heads=2, sliding_window=8)), "full attention"),
+        (BertModel(BertConfig(**small)), 'forward has no logits_to_keep; use engine.kind = "vllm"'),
+        (torch.nn.Linear(2, 2), "wants a transformers causal language model, got Linear"),
+    ):
+        with pytest.raises(ConfigError, match=complaint):
+            HFEngine(model, EngineSettings(max_context=64))
+    with pytest.raises(ConfigError, match="made for 512 positions; set engine.max_context to 512"):
+        HFEngine(MODEL, EngineSettings(max_context=513))
+    with pytest.raises(ConfigError, match="engine.vllm"):
+        HFEngine(MODEL, EngineSettings(max_context=64, vllm=VllmSettings(enforce_eager=False)))
+    with pytest.raises(ConfigError, match="max_batch is 0"):
+        HFEngine(MODEL, EngineSettings(max_context=64, max_batch=0))
+
+
+async def test_the_owner_of_a_shared_config_is_left_alone_and_rotary_frequencies_stay_exact() -> None:
+    config = copy.deepcopy(MODEL.config)
+    learner, sampler = Qwen3ForCausalLM(config), Qwen3ForCausalLM(config)
+    before = copy.deepcopy(config.to_dict()), config._attn_implementation
+    engine = HFEngine(sampler, EngineSettings(max_context=64), dtype=torch.bfloat16)
+    assert (learner.config.to_dict(), learner.config._attn_implementation) == before
+    assert sampler.lm_head.weight.dtype == torch.bfloat16
+    torch.testing.assert_close(sampler.model.rotary_emb.inv_freq, learner.model.rotary_emb.inv_freq, rtol=0, atol=0)
+    await engine.start()
+    assert len((await engine.complete(request(prompt(5), 9))).token_ids) == 9
+    await engine.close()

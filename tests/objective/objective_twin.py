@@ -1,0 +1,120 @@
+"""The slow, obvious twin of the objective: plain Python, one token at a time, straight from the formulas.
+
+It shares no code with agentrl.objective: it reads trajectories, not batches.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from agentrl.trajectory import Group, Trajectory
+
+
+def action_tokens(trajectory: Trajectory) -> list[tuple[int, int, int]]:
+    """(turn, segment, position) of each action token, in order."""
+    return [
+        (k, turn.segment, t)
+        for k, turn in enumerate(trajectory.turns)
+        for t in range(turn.span.start, turn.span.stop)
+    ]
+
+
+def token_rewards(trajectory: Trajectory, penalties: Sequence[float]) -> list[float]:
+    """Penalty at each action token, and each turn's reward on the turn's last one."""
+    tokens = action_tokens(trajectory)
+    out = list(penalties)
+    for k, turn in enumerate(trajectory.turns):
+        mine = [i for i, (of, _, _) in enumerate(tokens) if of == k]
+        out[mine[-1]] += sum(turn.rewards.values())
+    return out
+
+
+def credit(trajectory: Trajectory, penalties: Sequence[float], kind: str, gamma: float) -> list[float]:
+    """The credit of each action token."""
+    tokens = action_tokens(trajectory)
+    rewards = token_rewards(trajectory, penalties)
+    if kind == "outcome_broadcast":
+        return [sum(rewards)] * len(tokens)
+    if kind == "rtg_token":
+        return [sum(gamma ** (j - t) * rewards[j] for j in range(t, len(tokens))) for t in range(len(tokens))]
+    of_turn = [sum(r for r, (k, _, _) in zip(rewards, tokens, strict=True) if k == j) for j in range(len(trajectory.turns))]
+    returns = [sum(gamma ** (j - k) * of_turn[j] for j in range(k, len(of_turn))) for k in range(len(of_turn))]
+    return [returns[k] for k, _, _ in tokens]
+
+
+def mean(xs: Sequence[float]) -> float:
+    return sum(xs) / len(xs)
+
+
+def std(xs: Sequence[float]) -> float:
+    return math.sqrt(sum((x - mean(xs)) ** 2 for x in xs) / (len(xs) - 1)) if len(xs) > 1 else 0.0
+
+
+def advantages(
+    groups: Sequence[Group],
+    penalties: Sequence[Sequence[float]],
+    *,
+    kind: str,
+    gamma: float,
+    baseline: str,
+    scale: str,
+) -> list[list[float]]:
+    """The advantage of each action token of each trajectory; `penalties` are added to the tokens' rewards."""
+    flat = [(g, t) for g, group in enumerate(groups) for t in group.trajectories]
+    totals = [t.reward + sum(p) for (_, t), p in zip(flat, penalties, strict=True)]
+    out = []
+    for i, (g, trajectory) in enumerate(flat):
+        of_group = [total for total, (h, _) in zip(totals, flat, strict=True) if h == g]
+        others = [total for j, (total, (h, _)) in enumerate(zip(totals, flat, strict=True)) if h == g and j != i]
+        base = {
+            "none": 0.0,
+            "batch_mean": mean(totals),
+            "group_mean": mean(of_group),
+            "leave_one_out": mean(others) if others else totals[i],
+        }[baseline]
+        divisor = {"none": 1.0, "group_std": std(of_group) + 1e-6, "batch_std": std(totals) + 1e-6}[scale]
+        alone = len(of_group) == 1 and (baseline in ("group_mean", "leave_one_out") or scale == "group_std")
+        out.append([0.0 if alone else (c - base) / divisor for c in credit(trajectory, penalties[i], kind, gamma)])
+    return out
+
+
+def loss(
+    rows: Sequence[Sequence[dict[str, float]]],
+    *,
+    ratio: str,
+    low: float | None,
+    high: float | None,
+    aggregate: str,
+    length: int = 1,
+    k3: float = 0.0,
+    cap: float | None = None,
+) -> float:
+    """The loss of trajectories given as lists of tokens {logprob, old, behavior, reference, advantage, kept}."""
+    losses = []
+    for row in rows:
+        of_row = []
+        for token in row:
+            if not token["kept"]:
+                continue
+            if ratio == "none":
+                r = token["logprob"]
+            elif ratio == "token":
+                r = math.exp(token["logprob"] - token["old"])
+            else:
+                r = math.exp(sum(t["logprob"] - t["old"] for t in row))
+            a = token["advantage"]
+            value = -r * a if low is None else -min(r * a, min(max(r, 1 - low), 1 + high) * a)
+            if cap is not None:
+                value *= min(math.exp(token["old"] - token["behavior"]), cap)
+            d = token["logprob"] - token["reference"]
+            of_row.append(value + k3 * (math.exp(-d) - 1 + d))
+        if of_row:
+            losses.append(of_row)
+    if not losses:
+        return 0.0
+    if aggregate == "token_mean":
+        return mean([x for row in losses for x in row])
+    if aggregate == "seq_mean_token_mean":
+        return mean([mean(row) for row in losses])
+    return mean([sum(row) for row in losses]) / (length if aggregate == "seq_sum_const" else 1)
