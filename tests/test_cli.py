@@ -26,6 +26,7 @@ SMALL = (
     "warmup={steps = 2000, episodes_per_step = 4}",
     "rollout={groups_per_step = 2, group_size = 2, concurrency = 4, max_tokens_per_turn = 32}",
     "evaluation.tasks=4",
+    "launch.threads=1",
 )
 BAD_TOOL = '''
 from agentrl.env import Task, ToolEnv, tool
@@ -46,7 +47,7 @@ class Untyped(ToolEnv):
         return "nothing"
 '''
 BROKEN_ENV = '''
-from agentrl.env import Task, ToolEnv
+from agentrl.env import Task, ToolEnv, reward
 from agentrl.messages import AssistantMessage
 
 class Broken(ToolEnv):
@@ -57,6 +58,10 @@ class Broken(ToolEnv):
 
     def oracle(self, task, messages):
         return AssistantMessage(content="hello")
+
+    @reward(kind="outcome")
+    def greeted(self, task, episode) -> float:
+        return float(episode.final_text == "hello")
 
     def step(self, action):
         raise RuntimeError("the world has ended")
@@ -245,6 +250,16 @@ def test_eval_with_a_script(here: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert (here / "o" / "trajectories" / "sums.parquet").is_file()
 
 
+def test_eval_without_one_valid_episode_has_exit_code_1(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "broken.py").write_text(BROKEN_ENV)
+    (here / "suite.toml").write_text(SUITE.replace('"calculator"', '"broken.py:Broken"'))
+    assert main(["eval", "suite.toml", "--policy", "scripted:oracle"]) == 1
+    out, err = capsys.readouterr()
+    assert "failed_env" in out
+    assert err.splitlines()[-1].startswith("error: all 20 episodes failed, the first of them by: ")
+    assert "the world has ended" in err
+
+
 def test_json_to_stdout_is_all_of_stdout(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["eval", "suite.toml", "--policy", "scripted:null", "--limit", "3", "--json", "-"]) == 0
     assert json.loads(capsys.readouterr().out)["overall"]["success"]["mean"] == 0.0
@@ -308,6 +323,27 @@ def test_stopped_run_says_how_to_go_on(here: Path, number: signal.Signals) -> No
     assert err.splitlines()[-1] == "stopped; go on with: agentrl train --resume run"
     assert "Traceback" not in err
     assert read_recipe(here / "run" / "config.toml").warmup.steps == 2000
+
+
+def test_train_then_eval_then_go_on(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    short = ("warmup.steps=1", "train.steps=1")
+    done = subprocess.run([*small_run(*short), "--json", "-"], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary == json.loads((here / "run" / "summary.json").read_text())
+    assert (summary["run"], summary["engine"], summary["success"]["end"]["n"]) == ("run", "hf", 4)
+    assert "next: agentrl eval SUITE --policy run" in done.stderr
+    assert "\x1b" not in done.stderr
+
+    assert main(["eval", "suite.toml", "--policy", "run", "--limit", "3", "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["overall"]["episodes"] == 3
+
+    assert main(["train", "mine.toml", "--out", "run"]) == 2
+    assert "--resume run" in capsys.readouterr().err
+
+    assert main(["train", "--resume", "run", "--set", "train.steps=2"]) == 0
+    assert "RL (grpo) 2/2" in capsys.readouterr().out
+    assert read_recipe(here / "run" / "config.toml").train.steps == 2
 
 
 def test_run_that_stops_itself_is_one_line_and_exit_code_1(here: Path) -> None:

@@ -17,6 +17,7 @@ from agentrl.cli.policy import Player, load_player
 from agentrl.engine.settings import EngineSettings
 from agentrl.env.registry import make
 from agentrl.env.tasks import TaskSource
+from agentrl.errors import RunStoppedError
 from agentrl.evaluate.evaluate import Progress, evaluate
 from agentrl.evaluate.report import print_report
 from agentrl.evaluate.result import SuiteResult
@@ -25,7 +26,7 @@ from agentrl.rollout.records import write_trajectories
 from agentrl.rollout.settings import RolloutSettings
 from agentrl.train.display import Display, make_display
 
-_REPORTS = 100  # of progress, a scenario
+_REPORTS = {True: 1000, False: 20}  # of progress, a scenario: on a terminal, elsewhere
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -38,6 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json != STDOUT:
         print_report(result, Console(highlight=False), policy=arguments.policy)
     write_json(arguments.json, result.to_dict())
+    _refuse_nothing(result)
     return 0
 
 
@@ -55,18 +57,26 @@ async def _evaluate(suite: Suite, player: Player, arguments: argparse.Namespace,
         )
 
 
+def _refuse_nothing(result: SuiteResult) -> None:
+    """Where no episode at all was valid, nothing was evaluated: the machinery is broken."""
+    if result.success.n == 0:
+        errors = [error for scenario in result.scenarios for error in scenario.result.errors.values()]
+        raise RunStoppedError(f"all {result.episodes} episodes failed, the first of them by: {errors[0]}")
+
+
 class _Reporter:
-    """Shows how far a scenario is, about a hundred times."""
+    """Shows how far a scenario is, now and then."""
 
     def __init__(self, display: Display) -> None:
         self._display = display
+        self._reports = _REPORTS[sys.stderr.isatty()]
         self._scenario = ""
 
     def __call__(self, progress: Progress) -> None:
         if progress.scenario != self._scenario:
             self._scenario = progress.scenario
             self._display.stage(progress.scenario, progress.total)
-        if progress.done % max(1, progress.total // _REPORTS) == 0 or progress.done == progress.total:
+        if progress.done % max(1, progress.total // self._reports) == 0 or progress.done == progress.total:
             self._display.advance(progress.done, {"failed": progress.failed})
 
 

@@ -8,7 +8,6 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Mapping
 
-import agentrl.tools
 from agentrl.cli import shipped
 from agentrl.cli.output import STDOUT, print_table, write_json
 from agentrl.engine.scripted import SCRIPTS
@@ -44,10 +43,9 @@ def _envs() -> _Lines:
 
 
 def _tools() -> _Lines:
-    modules = [
-        importlib.import_module(f"agentrl.tools.{module.name}")
-        for module in pkgutil.iter_modules(agentrl.tools.__path__)
-    ]
+    folder = importlib.import_module("agentrl.tools")
+    names = [module.name for module in pkgutil.iter_modules(folder.__path__, "agentrl.tools.")]
+    modules = [importlib.import_module(name) for name in names]
     functions = [value for module in modules for value in vars(module).values() if inspect.isfunction(value)]
     tools = [Tool.of(function) for function in functions if read_mark(function, MARK) is not None]
     return {tool.name: _first_line(tool.description) for tool in tools}

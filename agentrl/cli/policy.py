@@ -7,7 +7,9 @@ torch and no model.
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
+import json
+import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agentrl.config.checks import check_model_path, require_vllm
@@ -42,6 +44,7 @@ def load_player(policy: str, settings: EngineSettings, *, seed: int) -> Player:
     from agentrl.train.build import find_device, make_engine, make_renderer
     from agentrl.train.recipe import LaunchSettings
 
+    settings = replace(settings, max_context=min(settings.max_context, _positions(model)))
     device, dtype = find_device(LaunchSettings())
     return Player(make_engine(settings, model, device, dtype, seed=seed), make_renderer(model))
 
@@ -58,3 +61,11 @@ def _model(policy: str) -> str:
         return str(latest)
     check_model_path(policy, "--policy")
     return policy
+
+
+def _positions(model: str) -> int:
+    """How many tokens the model was made for, where its folder says so."""
+    config = Path(model).expanduser() / "config.json"
+    if not config.is_file():
+        return sys.maxsize
+    return int(json.loads(config.read_text(encoding="utf-8")).get("max_position_embeddings", sys.maxsize))

@@ -70,7 +70,6 @@ def unknown_key(path: Path, siblings: Sequence[str], origin: Origin) -> str:
     return f"{origin.of(path)}: there is no setting {dotted(path)!r}; {hint}"
 
 
-@lru_cache(maxsize=64)
 def field_types(cls: type) -> dict[str, Any]:
     """Return the type of every field of a dataclass, by name."""
     hints = get_type_hints(cls)
@@ -105,7 +104,7 @@ def describe(kind: Any) -> str:
 
 
 def _refuse_missing(cls: type, table: Mapping[str, Any], origin: Origin, path: Path) -> None:
-    for field in dataclasses.fields(cls):  # type: ignore[arg-type]  # `cls` is always a dataclass here
+    for field in dataclasses.fields(cls):
         needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if needed and field.name not in table:
             kind = field_types(cls)[field.name]

@@ -106,6 +106,9 @@ class HFEngine:
         stopped = [row for row in self._open if row.episode_id == episode_id and row.finish_reason is None]
         for row in stopped:
             row.finish_reason = "abort"
+            if row in self._waiting:
+                self._waiting.remove(row)
+                row.resolve()
         if stopped:
             await asyncio.wait([row.future for row in stopped])
 
@@ -162,8 +165,11 @@ class HFEngine:
 
     async def _join(self) -> None:
         """Admit waiting requests as far as there is room; compute their prompts and sample their first tokens."""
-        room = min(len(self._waiting), self._settings.max_batch - len(self._rows))
-        joining = [self._waiting.popleft() for _ in range(room)]
+        joining: list[Row] = []
+        while self._waiting and len(self._rows) + len(joining) < self._settings.max_batch:
+            row = self._waiting.popleft()
+            if not row.done:  # else it was cancelled while it waited
+                joining.append(row)
         for chunk in chunk_prompts(gather_prompts(joining, self._prefixes), PREFILL_TOKENS):
             first = len(self._rows)
             rows, owners = chunk_rows(chunk)
@@ -204,9 +210,8 @@ class HFEngine:
 
         The last row takes a leaving one's place, so that rows stay side by side.
         """
-        unplaced = [row for row in self._waiting if row.done]
         leaving = [index for index, row in enumerate(self._rows) if row.done]
-        if not unplaced and not leaving:
+        if not leaving:
             return
         self._unsettled = True
         gone = [self._rows[index] for index in leaving]
@@ -222,9 +227,7 @@ class HFEngine:
             states = await self._in_thread(self._model.rearrange, reads, moves)
             for row, state in zip(kept, states, strict=True):
                 self._prefixes.keep(row.episode_id, Prefix(row.computed_ids, state))
-        for row in unplaced:
-            self._waiting.remove(row)
-        for row in (*unplaced, *gone):
+        for row in gone:
             row.resolve()
 
     def _worth_keeping(self, row: Row) -> bool:

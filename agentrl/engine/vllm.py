@@ -17,14 +17,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import importlib.util
 import itertools
 import logging
 import os
 import shutil
-import tempfile
-from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +32,12 @@ import numpy as np
 from agentrl.engine import vllm_process as process
 from agentrl.engine.base import Request, WeightSource
 from agentrl.engine.settings import EngineSettings
+from agentrl.engine.vllm_sync import WeightSync, new_folder
 from agentrl.errors import EngineFailure, MissingDependencyError
 from agentrl.trajectory import Completion, IntArray
 
-SHARED_MEMORY = Path("/dev/shm")
+CLOSE_GRACE_S = 15.0  # for vLLM's processes to end by themselves
 CLOSE_DEADLINE_S = 20.0
-ABANDON_DEADLINE_S = 60.0
 QUIET = {"VLLM_LOGGING_LEVEL": "ERROR"}
 EAGER = {"TORCHDYNAMO_DISABLE": "1"}  # of the children; else the first request waits 15 s for a compiled helper
 PRIVATE = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "VLLM_WORKER_MULTIPROC_METHOD": "spawn"}
@@ -70,6 +69,7 @@ class VllmEngine:
         self._seed = seed
         self._version = 0
         self._llm: Any = None
+        self._vocabulary = 0
         self._broken: str | None = "the vLLM engine was not started: await start() first"
         self._processes: list[Any] = []  # the engine core, its workers and what they started
         self._log: Path | None = None  # what the children say; None: on the terminal
@@ -93,38 +93,43 @@ class VllmEngine:
         Raises:
             EngineFailure: vLLM did not come up, or not within `engine.vllm.start_deadline_s`.
         """
-        known = process.engine_cores()
         if not os.environ.keys() & {"VLLM_LOGGING_LEVEL", "VLLM_LOGGING_CONFIG_PATH"}:
-            handle, name = tempfile.mkstemp(prefix="agentrl-vllm-", suffix=".log")
-            os.close(handle)
-            self._log = Path(name)
-        launch = asyncio.get_running_loop().run_in_executor(None, self._launch)
+            self._log = process.new_log()
+        known = process.engine_cores()
         deadline_s = self._settings.vllm.start_deadline_s
         try:
             async with asyncio.timeout(deadline_s):
-                self._llm = await asyncio.shield(launch)
+                config = await asyncio.to_thread(self._configure)
+                self._llm = await process.launched(functools.partial(self._launch, config), known)
+                self._processes = process.with_descendants(process.engine_cores(known))
                 await self._llm.get_supported_tasks()  # asked once; afterwards a request enters without a pause
                 await self._llm.update_weight_version(str(self._version))
-            self._processes = process.with_descendants(process.engine_cores(known))
+            self._vocabulary = self._llm.model_config.get_vocab_size()
             self._broken = None
-        except BaseException as error:
-            await asyncio.shield(self._abandon(launch, known))
-            if isinstance(error, TimeoutError):
-                message = f"vLLM did not start within engine.vllm.start_deadline_s = {deadline_s:g} s"
-            elif isinstance(error, Exception):
-                message = f"vLLM did not start: {self._explain(error)}"
-            else:
-                raise
-            raise EngineFailure(message + (f" (its log: {self._log})" if self._log else "")) from error
+        except TimeoutError as error:
+            raise await self._failed_start(f" within engine.vllm.start_deadline_s = {deadline_s:g} s") from error
+        except Exception as error:
+            raise await self._failed_start(f": {self._explain(error)}") from error
+        except BaseException:
+            await self.close()
+            raise
 
-    def _launch(self) -> Any:
-        """Build `AsyncLLM`, which blocks until its processes are ready. Runs in a thread of its own."""
+    async def _failed_start(self, why: str) -> EngineFailure:
+        log, self._log = self._log, None  # kept, for the user to read
+        await self.close()
+        return EngineFailure(f"vLLM did not start{why}" + (f" (its log: {log})" if log is not None else ""))
+
+    def _configure(self) -> Any:
+        """Import vLLM and make its configuration: 10 s of work, in a thread.
+
+        vLLM's import keeps the frames that called it alive, so nothing that must be freed may be made in them.
+        """
         with process.environment(QUIET | PRIVATE):
             if self._log is not None:
                 logging.getLogger("vllm").setLevel(logging.ERROR)
             from vllm.engine.arg_utils import AsyncEngineArgs
             from vllm.platforms import current_platform
-            from vllm.v1.engine.async_llm import AsyncLLM
+            from vllm.v1.engine.async_llm import AsyncLLM  # noqa: F401
 
             vllm = self._settings.vllm
             memory: dict[str, float]
@@ -143,25 +148,18 @@ class VllmEngine:
                 max_num_seqs=self._settings.max_batch,
                 enforce_eager=vllm.enforce_eager,
                 enable_prefix_caching=True,
-                disable_log_stats=True,
                 **memory,
             ).create_engine_config()
             config.additional_config = process.ChildSetup(self._log)
-            with process.environment(EAGER if vllm.enforce_eager else {}), process.deaf_to_interrupts():
-                return AsyncLLM.from_vllm_config(config, disable_log_stats=True)
+            return config
 
-    async def _abandon(self, launch: asyncio.Future[Any], known: list[int]) -> None:
-        """End a start that failed or is no longer wanted: kill what it has started until it gives up."""
-        loop = asyncio.get_running_loop()
-        end = loop.time() + ABANDON_DEADLINE_S
-        while not launch.done() and loop.time() < end:
-            process.kill(process.with_descendants(process.engine_cores(known)))
-            await asyncio.wait([launch], timeout=0.1)
-        if launch.done() and not launch.cancelled() and launch.exception() is None:
-            self._processes = process.with_descendants(process.engine_cores(known))
-            self._llm = launch.result()
-            await self._shut_down()
-        process.kill(process.with_descendants(process.engine_cores(known)))
+    def _launch(self, config: Any) -> Any:
+        """Build `AsyncLLM`, which blocks its thread until its processes are ready."""
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        eager = EAGER if self._settings.vllm.enforce_eager else {}
+        with process.environment(QUIET | PRIVATE | eager), process.deaf_to_interrupts():
+            return AsyncLLM.from_vllm_config(config, disable_log_stats=True)
 
     async def complete(self, request: Request) -> Completion:
         await self._no_sync.wait()
@@ -172,6 +170,8 @@ class VllmEngine:
                 f"a prompt of {len(request.prompt_ids)} tokens leaves no room in engine.max_context = "
                 f"{self.max_context}: raise it, or lower rollout.max_tokens_per_episode"
             )
+        if len(request.prompt_ids) and not 0 <= request.prompt_ids.min() <= request.prompt_ids.max() < self._vocabulary:
+            raise EngineFailure(f"a prompt holds a token id outside the model's vocabulary of {self._vocabulary}")
         request_id = f"{request.episode_id}/{next(self._request_number)}"
         self._running[request.episode_id] = request_id
         try:
@@ -226,49 +226,20 @@ class VllmEngine:
                 From the pause on, a failed step leaves weights that nobody knows: the engine then samples no more.
         """
         async with self._sync_lock:
-            llm = self._sampler()
-            folder = Path(tempfile.mkdtemp(prefix="agentrl-weights-", dir=self._sync_parent()))
+            sync = WeightSync(self._sampler(), version, self._settings.vllm.sync_deadline_s, self._explain)
+            folder = new_folder(self._model_folder)
             try:
-                await self._step("writing the checkpoint", asyncio.to_thread(source.write, folder), version)
+                await sync.write(source, folder)
                 self._no_sync.clear()
-                await self._swap(llm, folder, version)
+                await sync.swap(folder)
+                self._version = version
+            except BaseException as error:
+                if not self._no_sync.is_set():
+                    await self._break(f"vLLM samples no more, its sync of version {version} was cut short: {error}")
+                raise
             finally:
                 self._no_sync.set()
                 await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-
-    async def _swap(self, llm: Any, folder: Path, version: int) -> None:
-        try:
-            await self._step("pause_generation", llm.pause_generation(mode="keep", clear_cache=False), version)
-            reload = llm.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
-            await self._step("reload_weights", reload, version)
-            await self._step("update_weight_version", llm.update_weight_version(str(version)), version)
-            self._version = version
-            await self._step("resume_generation", llm.resume_generation(), version)
-        except BaseException as error:
-            await self._break(f"vLLM samples no more, since the sync of version {version} was cut short: {error}")
-            raise
-
-    async def _step(self, name: str, step: Awaitable[Any], version: int) -> None:
-        deadline_s = self._settings.vllm.sync_deadline_s
-        try:
-            async with asyncio.timeout(deadline_s):
-                await step
-        except TimeoutError as error:
-            raise EngineFailure(
-                f"the sync of version {version} to vLLM hangs: {name} did not end within "
-                f"engine.vllm.sync_deadline_s = {deadline_s:g} s"
-            ) from error
-        except Exception as error:
-            raise EngineFailure(
-                f"the sync of version {version} to vLLM failed at {name}: {self._explain(error)}"
-            ) from error
-
-    def _sync_parent(self) -> Path | None:
-        """Shared memory if a checkpoint of twice the first one's size fits there; None: the default for files."""
-        size = sum(path.stat().st_size for path in self._model_folder.glob("*.safetensors"))
-        if SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free > 2.5 * size:
-            return SHARED_MEMORY
-        return None
 
     async def close(self) -> None:
         """Stop everything and leave no process behind. May be called twice; running requests raise `EngineFailure`."""
@@ -285,7 +256,7 @@ class VllmEngine:
             if llm is not None:
                 llm.output_handler.cancel()  # else it takes the end of its sockets for a crash, and says so
                 async with asyncio.timeout(CLOSE_DEADLINE_S):
-                    await asyncio.to_thread(llm.shutdown)
+                    await asyncio.to_thread(llm.shutdown, CLOSE_GRACE_S)
         except TimeoutError:
             pass  # what did not end in time is killed below
         finally:

@@ -8,22 +8,25 @@ weights, and does not import vLLM.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import multiprocessing
 import os
 import re
 import signal
+import tempfile
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import psutil
+    import psutil  # type: ignore[import-untyped]
 
 PARENT_POLL_S = 0.5
 KILL_WAIT_S = 10.0
+GIVE_UP_S = 60.0
 _ERROR_LINE = re.compile(r"\b([A-Za-z_.]*(?:Error|Exception)): (\S.*)")
 
 
@@ -88,7 +91,7 @@ def environment(variables: Mapping[str, str]) -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-def engine_cores(known: Collection[int | None] = ()) -> list[int]:
+def engine_cores(known: Collection[int] = ()) -> list[int]:
     """Process ids of this process's living vLLM engine cores, but for the `known` ones."""
     children = multiprocessing.active_children()
     return [c.pid for c in children if c.name.startswith("EngineCore") and c.pid is not None and c.pid not in known]
@@ -115,6 +118,38 @@ def kill(processes: Iterable[psutil.Process]) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     psutil.wait_procs(living, timeout=KILL_WAIT_S)
+
+
+async def launched(build: Callable[[], Any], known: Collection[int]) -> Any:
+    """Run `build`, which starts an engine core and waits for it, in a thread.
+
+    When it fails or is cancelled, what it has started is killed until the thread gives up: an engine that comes up all
+    the same is shut down.
+    """
+    building = asyncio.get_running_loop().run_in_executor(None, build)
+    try:
+        return await asyncio.shield(building)
+    except BaseException:
+        await asyncio.shield(_given_up(building, known))
+        raise
+
+
+async def _given_up(building: asyncio.Future[Any], known: Collection[int]) -> None:
+    loop = asyncio.get_running_loop()
+    end = loop.time() + GIVE_UP_S
+    while not building.done() and loop.time() < end:
+        kill(with_descendants(engine_cores(known)))
+        await asyncio.wait([building], timeout=0.1)
+    if building.done() and building.exception() is None:
+        await asyncio.to_thread(building.result().shutdown)
+    kill(with_descendants(engine_cores(known)))
+
+
+def new_log() -> Path:
+    """An empty file that this user alone can read."""
+    handle, name = tempfile.mkstemp(prefix="agentrl-vllm-", suffix=".log")
+    os.close(handle)
+    return Path(name)
 
 
 def root_cause(log: Path) -> str:

@@ -2,7 +2,8 @@
 
 What comes in: an environment or its id, and actions as text, tool calls in the Hermes form
 (`<tool_call>{"name": ..., "arguments": {...}}</tool_call>`). What goes out: the new messages' text; `info` holds the
-messages themselves, the reward's parts and, at reset, the tools' schemas.
+messages themselves, the reward's parts and, at reset, the tools' schemas. Importing this module registers the
+environments that ship as "agentrl/<id>-v0".
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ MAX_OBSERVATION_CHARS = 262_144
 NAMESPACE = "agentrl"
 
 
-class AnyText(Text):
+class AnyText(Text):  # type: ignore[misc]
     """Text of any characters; samples are printable ASCII."""
 
     def __init__(self, max_length: int) -> None:
@@ -41,7 +42,7 @@ class AnyText(Text):
         return isinstance(x, str) and len(x) <= self.max_length
 
 
-class GymEnv(gymnasium.Env[str, str]):
+class GymEnv(gymnasium.Env[str, str]):  # type: ignore[misc]
     """Plays an agentrl environment through Gymnasium's calls.
 
     Args:
@@ -50,7 +51,7 @@ class GymEnv(gymnasium.Env[str, str]):
         settings: of the environment, where an id is given.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi"]}
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi"], "render_fps": 1}
 
     def __init__(self, env: str | Env, render_mode: str | None = None, **settings: Any) -> None:
         self.env = make(env, **settings) if isinstance(env, str) else env
@@ -85,7 +86,7 @@ class GymEnv(gymnasium.Env[str, str]):
         text = self._seen(observation)
         return text, float(reward), terminated, truncated, {**info, "messages": dump(list(observation))}
 
-    def render(self) -> str | None:  # type: ignore[override]
+    def render(self) -> str | None:
         return "\n".join(self._transcript) if self.render_mode == "ansi" else None
 
     def close(self) -> None:
@@ -112,8 +113,11 @@ class GymEnv(gymnasium.Env[str, str]):
 
 
 def register_envs() -> None:
-    """Register the environments that ship as "agentrl/<id>-v0". May be called twice."""
+    """Make Gymnasium know the environments that ship. May be called twice."""
     for env_id in SHIPPED:
         gym_id = f"{NAMESPACE}/{env_id}-v0"
         if gym_id not in gymnasium.registry:
             gymnasium.register(gym_id, entry_point=f"{__name__}:GymEnv", kwargs={"env": env_id})
+
+
+register_envs()

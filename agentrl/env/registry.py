@@ -46,7 +46,8 @@ class EnvSpec:
         """Import the class.
 
         Raises:
-            UnknownNameError: there is no such module, file or class.
+            ConfigError: there is no such module or file.
+            UnknownNameError: the module has no such class.
             EnvDefinitionError: importing it failed, or it is no environment.
         """
         return _load(self.target) if isinstance(self.target, str) else self.target
@@ -97,7 +98,7 @@ def make(id_or_path: str, /, **settings: Any) -> Env:
 
     Raises:
         UnknownNameError: there is no such environment.
-        ConfigError: a setting is unknown, missing or of the wrong type.
+        ConfigError: a setting is unknown, missing or of the wrong type, or there is no such module or file.
         EnvDefinitionError: the environment, a tool or a reward is declared in a way that cannot work.
     """
     found = spec(id_or_path)
@@ -153,7 +154,7 @@ def _load_module(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
-            raise UnknownNameError("module", name, (), hint="Name one that can be imported from here.") from None
+            raise ConfigError(f"there is no module {name!r}; name one that can be imported from {here}") from None
         raise _import_failed(name, error) from error
     except AgentRLError:
         raise
@@ -165,7 +166,7 @@ def _load_file(path: Path) -> ModuleType:
     """Import a file once, under a name of its own; files beside it can be imported by it."""
     path = path.resolve()
     if not path.is_file():
-        raise UnknownNameError("environment file", str(path), ())
+        raise ConfigError(f'there is no file {path}; an environment is named as "path/to/file.py:Class"')
     name = f"agentrl_file_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     if name in sys.modules:
         return sys.modules[name]

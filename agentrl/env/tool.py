@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from types import MethodType
 from typing import Any, TypeVar, overload
 
 import docstring_parser
@@ -105,8 +106,10 @@ class Tool:
         Raises:
             EnvDefinitionError: a parameter has no type hint, or one that JSON cannot carry.
         """
-        bound_to_class = inspect.ismethod(function)
-        definition = _define(function.__func__ if bound_to_class else function, bound_to_class)
+        if isinstance(function, MethodType):
+            definition = _define(function.__func__, method=True)
+        else:
+            definition = _define(function, method=False)
         return cls(
             name=definition.name,
             description=definition.description,

@@ -44,7 +44,8 @@ class _Play:
         errors = [result.error for _, result in turn.calls if result.error is not None]
         self.metrics["tool_calls"] += len(turn.calls)
         self.metrics["tool_errors"] += len(errors)
-        self.metrics.update(f"tool_error/{kind}" for kind in errors)
+        for kind in errors:
+            self.metrics[f"tool_error/{kind}"] += 1
 
 
 class ToolEnv(Env):

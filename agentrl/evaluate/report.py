@@ -1,7 +1,8 @@
 """Shows a suite's result to a person.
 
 What comes in: a result and a rich console. What goes out: a table with a row a scenario, then what failed and what is
-wrong in the data, in at most 100 columns; without colour or lines where the console is no terminal. A narrower terminal gets fewer columns.
+wrong in the data, in at most 100 columns; without colour or lines where the console is no terminal. A narrower terminal
+gets fewer columns.
 """
 
 from __future__ import annotations

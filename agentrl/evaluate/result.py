@@ -22,7 +22,7 @@ from agentrl.evaluate.statistics import (
 )
 from agentrl.trajectory import Trajectory
 
-_ROUNDING = 1e-9  # 0.7 + 0.2 + 0.1 must reach a threshold of 1
+_ROUNDING = 1e-9  # ten parts of 0.1 must reach a threshold of 1
 
 
 @dataclass(frozen=True, slots=True)

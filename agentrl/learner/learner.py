@@ -175,7 +175,7 @@ class Learner:
         """Add one micro-batch's gradient, and its sums to `totals`."""
         batch, scores = credited.batch, credited.scores
         with self._autocast():
-            logprobs, entropy = token_logprobs(
+            logprobs, entropies = token_logprobs(
                 self.model, micro.input_ids, micro.rows, micro.columns, temperature=self.temperature
             )
         old = logprobs.detach() if scores.logprobs is None else self._tensor(scores.logprobs, micro)
@@ -189,7 +189,7 @@ class Learner:
                 weights=self._tensor(weights, micro),
                 sequence_ids=torch.from_numpy(dense(batch.token_trajectory[micro.flat])).to(self.device),
                 turn_ids=torch.from_numpy(batch.turn_ids[micro.flat]).to(self.device),
-                entropy=entropy,
+                entropies=entropies,
             )
         )
         out.loss.backward()  # type: ignore[no-untyped-call]

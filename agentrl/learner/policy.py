@@ -66,7 +66,7 @@ def make_tiny(settings: TinySettings, tokenizer_folder: Path, folder: Path, *, s
     config = Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=settings.hidden,
-        intermediate_size=3 * settings.hidden,
+        intermediate_size=2 * settings.hidden,
         num_hidden_layers=settings.layers,
         num_attention_heads=settings.heads,
         num_key_value_heads=settings.kv_heads,

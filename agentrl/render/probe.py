@@ -1,8 +1,8 @@
 """Proves, once, that a chat template can be rendered append-only.
 
-What comes in: a renderer. What goes out: nothing, or a `ConfigError` that says what the template does. A probe chat (calls,
-several results in a row, follow-ups) is rendered in one go and turn by turn: the ids must be equal. The same chat with
-special strings in every text must hold the same special tokens, and the parser must read what the template writes.
+What comes in: a renderer. What goes out: nothing, or a `ConfigError` that says what the template does. A probe chat
+(calls, several results in a row, follow-ups) is rendered in one go and turn by turn: the ids must be equal. The same
+chat with special strings in every text must hold the same special tokens, and the parser must read what it writes.
 
 The probe has no thinking: templates that drop thinking from earlier turns pass. For these the token stream keeps what
 was sampled, which is what the policy saw. Knows no environment and no engine.
@@ -114,10 +114,11 @@ def _difference(renderer: Renderer, full: IntArray, grown: IntArray) -> str:
     shorter = min(len(full), len(grown))
     at = next((i for i in range(shorter) if full[i] != grown[i]), shorter)
     decode = renderer.tokenizer.decode
+    before = decode(full[max(0, at - 12) : at].tolist())
+    whole, turns = decode(full[at : at + 12].tolist()), decode(grown[at : at + 12].tolist())
     return (
-        "this chat template cannot be extended turn by turn: after "
-        f"{decode(full[max(0, at - 12) : at].tolist())!r} it writes {decode(full[at : at + 12].tolist())!r} when the whole "
-        f"chat is rendered and {decode(grown[at : at + 12].tolist())!r} when it grows. It may change earlier turns, or "
-        f"write tool calls otherwise than {type(renderer.parser).__name__} does. Use a template that writes a message "
-        "the same whatever follows it, or another parser"
+        f"this chat template cannot be extended turn by turn: after {before!r} it writes {whole!r} when the whole chat "
+        f"is rendered and {turns!r} when it grows. It may change earlier turns, or write tool calls otherwise than "
+        f"{type(renderer.parser).__name__} does. Use a template that writes a message the same whatever follows it, or "
+        "another parser"
     )

@@ -1,12 +1,12 @@
 """The renderer: an episode's messages -> token ids, append-only.
 
-What comes in: the messages of an episode, as they happen. What goes out: the prompt's ids once, then only the ids that the
-environment adds; and the messages read from sampled ids. Sampled ids are never decoded and encoded again. Knows no
+What comes in: the messages of an episode, as they happen. What goes out: the prompt's ids once, then only the ids that
+the environment adds; and the messages read from sampled ids. Sampled ids are never decoded and encoded again. Knows no
 environment and no engine.
 
 Special tokens come from the template and from the parser's own markup alone. Where a message holds a special token's
-string, the string is cut before rendering and the pieces are encoded one by one (`special.py`): ordinary tokens that spell
-the same text. Harmless text is encoded in one go with the template around it. Both are deterministic.
+string, the string is cut before rendering and the pieces are encoded one by one (`special.py`): ordinary tokens that
+spell the same text. Harmless text is encoded in one go with the template around it. Both are deterministic.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Renderer:
     """Renders for one tokenizer and one family of tool calls.
 
     Raises:
-        ConfigError: the chat template cannot be extended turn by turn, or does not write calls as the parser reads them.
+        ConfigError: the chat template cannot be extended turn by turn, or writes calls otherwise than the parser.
     """
 
     def __init__(self, tokenizer: Tokenizer, parser: ToolParser) -> None:
@@ -55,7 +55,8 @@ class Renderer:
 
         Args:
             new_messages: What the environment said, and nothing older. The cost depends on these alone.
-            stopped: Whether the action ends with the end-of-turn token; if it was cut, that token comes first here.
+            stopped: Whether the action ends with the end-of-turn token (`end_of_turn_id`); if it was cut, or stopped
+                at another of `stop_ids`, give False: that token then comes first here.
         """
         new, _, mark = self._guard(to_dicts(tuple(new_messages)), [])
         tail = self._after_stand_in(self.tokenizer.chat([*_HISTORY, *new], None, True))

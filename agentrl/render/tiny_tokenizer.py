@@ -1,11 +1,12 @@
 """Trains a small byte-level BPE tokenizer, so that a first run needs no download.
 
-What comes in: texts, such as an environment's demonstrations. What goes out: a normal Hugging Face tokenizer folder with a
-ChatML template, and the tokenizer loaded from it. Equal texts give equal tokenizers. Knows no model and no environment.
+What comes in: texts, such as an environment's demonstrations. What goes out: a normal Hugging Face tokenizer folder
+with a ChatML template, and the tokenizer loaded from it. Equal texts give equal tokenizers. Knows no model and no
+environment.
 
-There is no word-splitting pattern: merges run across blanks and punctuation, up to `MAX_TOKEN_BYTES`, so that boilerplate
-becomes few tokens. Two places are never merged across: around a digit (every digit is its own token, so numbers are
-spelt alike everywhere), and after a newline (so an action's first token does not depend on the prompt's last).
+There is no word-splitting pattern: merges run across blanks and punctuation, up to `MAX_TOKEN_BYTES`, so that
+boilerplate becomes few tokens. Two places are never merged across: around a digit (every digit is its own token, so
+numbers are spelt alike everywhere), and after a newline (so an action's first token does not depend on the prompt).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 from agentrl.errors import ConfigError, MissingDependencyError
 from agentrl.render.tokenizer import CONTROL_TOKENS, END_OF_TURN, MARKUP_TOKENS, HFTokenizer, chatml_source
 
-MAX_TOKEN_BYTES = 24
+MAX_TOKEN_BYTES = 64
 
 
 def train_tokenizer(texts: Iterable[str], merges: int, folder: Path) -> HFTokenizer:

@@ -46,7 +46,10 @@ class Tokenizer(Protocol):
         ...
 
     def encode(self, text: str) -> list[int]:
-        """Encode template text: special tokens in it are recognised. Adds nothing before or after."""
+        """Encode template text: special tokens in it are recognised. Adds nothing before or after.
+
+        Never raises: half of a surrogate pair becomes "?".
+        """
         ...
 
     def encode_plain(self, text: str) -> list[int]:
@@ -87,11 +90,11 @@ class ByteTokenizer:
             if i % 2:  # `split` puts what the group matched at odd places
                 ids.append(self.special_ids[piece])
             else:
-                ids.extend(piece.encode())
+                ids.extend(piece.encode(errors="replace"))
         return ids
 
     def encode_plain(self, text: str) -> list[int]:
-        return list(text.encode())
+        return list(text.encode(errors="replace"))
 
     def decode(self, ids: Sequence[int]) -> str:
         table, size = self._bytes, self.vocab_size
@@ -131,6 +134,7 @@ class HFTokenizer:
         self.vocab_size = 1 + max(self._tokenizer.get_vocab().values())
 
     def encode(self, text: str) -> list[int]:
+        text = text.encode(errors="replace").decode()  # the backend refuses half surrogate pairs
         ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
         return ids
 
@@ -138,8 +142,7 @@ class HFTokenizer:
         return [i for piece in self._special.pieces(text) for i in self.encode(piece)]
 
     def decode(self, ids: Sequence[int]) -> str:
-        size = self.vocab_size
-        text: str = self._backend.decode([i for i in ids if 0 <= i < size], skip_special_tokens=False)
+        text: str = self._backend.decode(ids, skip_special_tokens=False)
         return text
 
     def token(self, token_id: int) -> str:
@@ -179,8 +182,9 @@ def _load(path: str) -> Any:
         raise MissingDependencyError(
             f"the tokenizer {path!r} needs transformers, which is not installed: pip install 'agentrl[train]'"
         ) from error
-    wanted = "give a folder that holds tokenizer.json and tokenizer_config.json, or the id of a model on the hub"
-    if not Path(path).exists() and not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", path):
+    wanted = 'give a folder that holds tokenizer.json and tokenizer_config.json, or a hub id such as "owner/model"'
+    hub_id = re.fullmatch(r"\w[\w.-]*/[\w.-]+", path) and not Path(path).parent.exists()
+    if not Path(path).exists() and not hub_id:
         raise ConfigError(f"there is no tokenizer at {path!r}: no such folder; {wanted}")
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -21,18 +22,18 @@ VOCAB = 97
 
 def tiny_model(seed: int = 0, **changes: Any) -> Qwen3ForCausalLM:
     """A Qwen3 with weights large enough for distributions that are neither flat nor all but certain."""
-    sizes = dict(
-        vocab_size=VOCAB,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        max_position_embeddings=512,
-        initializer_range=0.25,
-        tie_word_embeddings=False,
-    )
+    sizes = {
+        "vocab_size": VOCAB,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "max_position_embeddings": 512,
+        "initializer_range": 0.25,
+        "tie_word_embeddings": False,
+    }
     torch.manual_seed(seed)
     return Qwen3ForCausalLM(Qwen3Config(**(sizes | changes))).eval()
 
@@ -46,6 +47,11 @@ async def serving(model: Qwen3ForCausalLM, **settings: Any) -> AsyncIterator[HFE
         yield engine
     finally:
         await engine.close()
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    while not condition():  # noqa: ASYNC110  there is no event to wait for inside the engine
+        await asyncio.sleep(0.001)
 
 
 def prompt(length: int, seed: int = 0) -> np.ndarray:
@@ -72,6 +78,13 @@ def greedy_twin(model: Qwen3ForCausalLM, prompt_ids: np.ndarray, count: int) -> 
     for _ in range(count):
         ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
     return ids[len(prompt_ids) :]
+
+
+@torch.no_grad()
+def is_greedy(model: Qwen3ForCausalLM, prompt_ids: np.ndarray, token_ids: np.ndarray) -> bool:
+    """True where every token is the most likely one after all before it; by induction, what `greedy_twin` returns."""
+    logits = model(torch.tensor(np.concatenate([prompt_ids, token_ids])[None])).logits[0, len(prompt_ids) - 1 : -1]
+    return bool((logits.argmax(dim=-1).numpy() == token_ids).all())
 
 
 @torch.no_grad()

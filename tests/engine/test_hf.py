@@ -3,21 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
-from hf_world import Weights, greedy_twin, logprobs_twin, prompt, request, serving, tiny_model
 from scipy.stats import chisquare
 
 from agentrl.engine import hf as hf_module
 from agentrl.engine.base import Engine
 from agentrl.errors import EngineFailure
 from agentrl.trajectory import Completion
+from tests.engine.hf_world import (
+    Weights,
+    greedy_twin,
+    is_greedy,
+    logprobs_twin,
+    prompt,
+    request,
+    serving,
+    tiny_model,
+    until,
+)
 
 TOLERANCE = 1e-5  # nats, float32
 
 MODEL = tiny_model()
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny tensors gain nothing from threads, and lose much where other processes hold the cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 async def test_is_an_engine_and_samples_the_greedy_tokens() -> None:
@@ -52,8 +72,8 @@ async def test_stop_token_ends_and_is_included() -> None:
 
 
 async def test_sampling_frequencies_match_the_softmax() -> None:
-    """20 000 draws of the first and 20 000 of the second token; chi-square against the model's probabilities."""
-    draws, temperature = 20_000, 1.3
+    """8 000 draws of the first and 8 000 of the second token; chi-square against the model's probabilities."""
+    draws, temperature = 8_000, 1.3
     async with serving(MODEL, max_batch=512) as engine:
         requests = [
             request(prompt(5), 2, episode=f"e{i}", temperature=temperature, seed=i + 7_000_000) for i in range(draws)
@@ -67,8 +87,9 @@ async def test_sampling_frequencies_match_the_softmax() -> None:
     for position, probabilities in enumerate((first, second)):
         counts = np.bincount(tokens[:, position], minlength=97)
         rare = probabilities * draws < 5  # the test wants five expected of each kind, so these are one kind
-        observed = np.append(counts[~rare], counts[rare].sum())
-        expected = np.append(probabilities[~rare], probabilities[rare].sum()) * draws
+        observed, expected = counts[~rare], probabilities[~rare] * draws
+        if rare.any():
+            observed, expected = np.append(observed, counts[rare].sum()), np.append(expected, draws - expected.sum())
         assert len(observed) > 20
         assert chisquare(observed, expected).pvalue > 1e-3
 
@@ -86,7 +107,8 @@ async def test_many_mixed_requests_each_as_if_alone() -> None:
         completions = await asyncio.gather(*[late(index) for index in range(64)])
     for index, completion in enumerate(completions):
         start, count = prompt(1 + index * 5 % 90, index), 1 + index * 11 % 60
-        assert completion.token_ids.tolist() == greedy_twin(MODEL, start, count)
+        assert len(completion.token_ids) == count
+        assert is_greedy(MODEL, start, completion.token_ids)
         np.testing.assert_allclose(
             completion.logprobs, logprobs_twin(MODEL, start, completion.token_ids), atol=TOLERANCE
         )
@@ -164,8 +186,7 @@ async def test_new_weights_count_from_the_next_token_on() -> None:
     new = tiny_model(seed=1)
     async with serving(MODEL) as engine:
         job = asyncio.create_task(engine.complete(request(prompt(6), 200)))
-        while not engine._rows or len(engine._rows[0].token_ids) < 10:
-            await asyncio.sleep(0.001)
+        await until(lambda: engine._rows and len(engine._rows[0].token_ids) >= 10)
         await engine.update_weights(Weights(new), version=5)
         assert engine.version == 5
         completion = await job

@@ -9,13 +9,13 @@ import threading
 import numpy as np
 import pytest
 import torch
-from hf_world import Weights, greedy_twin, prompt, request, serving, tiny_model
 from transformers import BertConfig, BertModel, MistralConfig, MistralForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from agentrl.engine.hf import HFEngine
 from agentrl.engine.settings import EngineSettings, VllmSettings
 from agentrl.errors import ConfigError, EngineFailure
 from agentrl.trajectory import Completion
+from tests.engine.hf_world import Weights, greedy_twin, is_greedy, prompt, request, serving, tiny_model, until
 
 MODEL = tiny_model()
 
@@ -75,12 +75,11 @@ async def test_after_a_weight_update_an_old_engine_is_as_good_as_new() -> None:
 async def test_a_short_request_overtakes_a_long_one() -> None:
     async with serving(MODEL) as engine:
         long = asyncio.create_task(engine.complete(request(prompt(5), 240, episode="long")))
-        while not engine._rows:
-            await asyncio.sleep(0.001)
+        await until(lambda: engine._rows)
         short = await engine.complete(request(prompt(8), 3, episode="short"))
         assert not long.done()
         assert short.token_ids.tolist() == greedy_twin(MODEL, prompt(8), 3)
-        assert (await long).token_ids.tolist() == greedy_twin(MODEL, prompt(5), 240)
+        assert is_greedy(MODEL, prompt(5), (await long).token_ids)
 
 
 async def test_the_event_loop_runs_while_the_model_computes() -> None:
@@ -95,8 +94,7 @@ async def test_the_event_loop_runs_while_the_model_computes() -> None:
 
         engine._model.decode = slow  # type: ignore[method-assign]
         job = asyncio.create_task(engine.complete(request(prompt(5), 4)))
-        while not started.is_set():
-            await asyncio.sleep(0.001)
+        await until(started.is_set)
         await asyncio.sleep(0)  # would hang here if the loop were held
         go_on.set()
         assert len((await job).token_ids) == 4
@@ -105,13 +103,12 @@ async def test_the_event_loop_runs_while_the_model_computes() -> None:
 async def test_cancelling_takes_the_row_out_and_the_others_go_on() -> None:
     async with serving(MODEL, max_batch=3) as engine:
         jobs = [asyncio.create_task(engine.complete(request(prompt(5 + i, i), 200, episode=f"e{i}"))) for i in range(4)]
-        while len(engine._rows) < 3:
-            await asyncio.sleep(0.001)
+        await until(lambda: len(engine._rows) == 3)
         jobs[0].cancel()
         with pytest.raises(asyncio.CancelledError):
             await jobs[0]
         for index in (1, 2, 3):  # the fourth got the free row
-            assert (await jobs[index]).token_ids.tolist() == greedy_twin(MODEL, prompt(5 + index, index), 200)
+            assert is_greedy(MODEL, prompt(5 + index, index), (await jobs[index]).token_ids)
         assert not engine._rows
         assert engine._prefixes.take("e0", prompt(5)) is None
 
@@ -120,8 +117,7 @@ async def test_abort_returns_what_was_sampled() -> None:
     async with serving(MODEL, max_batch=1) as engine:
         running = asyncio.create_task(engine.complete(request(prompt(5), 250, episode="a")))
         waiting = asyncio.create_task(engine.complete(request(prompt(6), 250, episode="b")))
-        while not engine._rows or len(engine._rows[0].token_ids) < 5:
-            await asyncio.sleep(0.001)
+        await until(lambda: engine._rows and len(engine._rows[0].token_ids) >= 5)
         await engine.abort("b")
         assert waiting.done()
         await engine.abort("a")
@@ -129,7 +125,7 @@ async def test_abort_returns_what_was_sampled() -> None:
         assert not engine._rows
         cut, none = running.result(), waiting.result()
         assert (cut.finish_reason, none.finish_reason) == ("abort", "abort")
-        assert cut.token_ids.tolist() == greedy_twin(MODEL, prompt(5), len(cut.token_ids))
+        assert is_greedy(MODEL, prompt(5), cut.token_ids)
         assert 5 <= len(cut.token_ids) < 250
         assert len(none.token_ids) == 0
         await engine.abort("a")  # nothing runs any more
@@ -145,12 +141,11 @@ async def test_close_fails_what_is_pending_and_may_be_called_twice() -> None:
         await engine.complete(request(prompt(5), 5))
     await engine.start()
     jobs = [asyncio.create_task(engine.complete(request(prompt(5), 250, episode=f"e{i}"))) for i in range(2)]
-    while not engine._rows:
-        await asyncio.sleep(0.001)
+    await until(lambda: engine._rows)
     await engine.close()
     await engine.close()
     for job in jobs:
-        with pytest.raises(EngineFailure, match="closed|stopped"):
+        with pytest.raises(EngineFailure, match=r"closed|stopped"):
             await job
     with pytest.raises(EngineFailure, match="not running"):
         await engine.complete(request(prompt(5), 5))
@@ -182,8 +177,7 @@ async def test_a_broken_step_fails_its_requests_and_the_engine_goes_on() -> None
 async def test_a_broken_prompt_step_leaves_the_running_rows_alone() -> None:
     async with serving(MODEL) as engine:
         long = asyncio.create_task(engine.complete(request(prompt(5), 100, episode="long")))
-        while not engine._rows:
-            await asyncio.sleep(0.001)
+        await until(lambda: engine._rows)
         prefill = engine._model.prefill
 
         def broken(*arguments):  # type: ignore[no-untyped-def]
@@ -193,7 +187,7 @@ async def test_a_broken_prompt_step_leaves_the_running_rows_alone() -> None:
         engine._model.prefill = broken  # type: ignore[method-assign]
         with pytest.raises(EngineFailure, match="out of memory"):
             await engine.complete(request(prompt(9), 5))
-        assert (await long).token_ids.tolist() == greedy_twin(MODEL, prompt(5), 100)
+        assert is_greedy(MODEL, prompt(5), (await long).token_ids)
 
 
 async def test_weights_that_are_not_finite_fail_and_leave_nothing_behind() -> None:
@@ -231,7 +225,13 @@ async def test_limits_of_a_request() -> None:
 
 
 def test_models_that_cannot_be_served_are_refused() -> None:
-    small = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, vocab_size=9)
+    small = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "vocab_size": 9,
+    }
     windowed = Qwen3Config(
         **small, num_key_value_heads=2, use_sliding_window=True, sliding_window=4, max_window_layers=1
     )
@@ -243,9 +243,9 @@ def test_models_that_cannot_be_served_are_refused() -> None:
     ):
         with pytest.raises(ConfigError, match=complaint):
             HFEngine(model, EngineSettings(max_context=64))
-    with pytest.raises(ConfigError, match="made for 512 positions; set engine.max_context to 512"):
+    with pytest.raises(ConfigError, match=r"made for 512 positions; set engine.max_context to 512"):
         HFEngine(MODEL, EngineSettings(max_context=513))
-    with pytest.raises(ConfigError, match="engine.vllm"):
+    with pytest.raises(ConfigError, match=r"engine\.vllm"):
         HFEngine(MODEL, EngineSettings(max_context=64, vllm=VllmSettings(enforce_eager=False)))
     with pytest.raises(ConfigError, match="max_batch is 0"):
         HFEngine(MODEL, EngineSettings(max_context=64, max_batch=0))

@@ -12,10 +12,10 @@ from agentrl.envs.calculator import Calculator
 from agentrl.errors import ConfigError
 from agentrl.messages import AssistantMessage, ToolCall, UserMessage
 
-FORMS = {
-    "easy": r"\d\*\d|\d\d[+-]\d\d",
-    "medium": r"\d\d\*\d\d[+-]\d\d",
-    "hard": r"(\(\d\d\+\d\d\)\*\d\d-\d\d|\d\d\*\(\d\d-\d\d\)\+\d\d|\(\d\d\+\d\d\)\*\(\d\d-\d\d\)|\d\d-\(\d\d\+\d\d\)\*\d\d)",
+FORMS = {  # N is a number of two digits
+    "easy": r"\d\*\d|N[+-]N",
+    "medium": r"N\*N[+-]N",
+    "hard": r"\(N\+N\)\*N-N|N\*\(N-N\)\+N|\(N\+N\)\*\(N-N\)|N-\(N\+N\)\*N",
 }
 
 
@@ -26,7 +26,7 @@ def test_a_task_is_a_pure_function_of_its_seed(difficulty: str) -> None:
     assert len({task.id for task in tasks}) > 200
     for task in tasks:
         expression = task.prompt.removeprefix("What is ").removesuffix("?")
-        assert re.fullmatch(FORMS[difficulty], expression)
+        assert re.fullmatch(FORMS[difficulty].replace("N", r"[1-9]\d"), expression)
         assert task.answer == str(eval(expression))
 
 
@@ -90,6 +90,13 @@ async def test_a_last_turn_that_calls_is_no_answer(play) -> None:
     played = await play(env, task, keep_calling)
     assert (played.reward, played.turns) == (0.0, env.max_turns)
     assert played.metrics["tool_errors"] == env.max_turns
+
+
+async def test_an_answer_that_a_limit_cut_is_no_answer() -> None:
+    env = Calculator()
+    task = env.make_task(0)
+    await env.reset(options={"task": task})
+    assert await env.conclude(AssistantMessage(content=task.answer)) == {"correct": 0.0}
 
 
 async def test_the_metric_is_of_this_episode_alone(play) -> None:

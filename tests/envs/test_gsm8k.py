@@ -109,7 +109,13 @@ async def test_marks_are_counted_over_the_turns_of_this_episode(tmp_path: Path, 
     played = await play(env, task, lambda task, messages: said[sum(m.role == "assistant" for m in messages)])
     assert (played.reward, played.metrics["gold_marks_reproduced"], played.metrics["tool_errors"]) == (0.0, 1, 1)
     played = await play(env, task, lambda task, messages: said[-1])
-    assert played.metrics["gold_marks_reproduced"] == 0
+    assert (played.metrics["gold_marks"], played.metrics["gold_marks_reproduced"]) == (3, 0)
+
+
+async def test_an_answer_that_a_limit_cut_is_no_answer(tmp_path: Path) -> None:
+    env = write(tmp_path, row(SOLUTION))
+    await env.reset(options={"task": env.tasks("test")[0]})
+    assert await env.conclude(AssistantMessage(content="#### 26")) == {"correct": 0.0}
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -161,3 +162,19 @@ async def test_shipped_suites_are_solved_by_the_oracle(renderer: Renderer, name:
     found = await evaluate(loaded, ScriptedEngine("oracle"), renderer)
     assert (found.success.mean, found.failed, found.truncated) == (1.0, 0, 0)
     assert {s.result.metrics["called_tool"] for s in found.scenarios} == {1.0}
+
+
+@pytest.mark.parametrize(("script", "solved"), [("gold", 1319), ("null", 0)])
+async def test_real_gsm8k(renderer: Renderer, monkeypatch: pytest.MonkeyPatch, script: str, solved: int) -> None:
+    data = Path(os.environ.get("AGENTRL_DATA", ROOT.parent / "shared" / "data"))
+    if not (data / "gsm8k" / "test.jsonl").is_file():
+        pytest.skip(f"GSM8K is not in {data}: set AGENTRL_DATA")
+    monkeypatch.setenv("AGENTRL_DATA", str(data))
+    found = await evaluate(load_suite(ROOT / "scenarios" / "suites" / "gsm8k.toml"), ScriptedEngine(script), renderer)
+    (scenario,) = found.scenarios
+    assert found.success == wilson(solved, 1319)
+    assert (found.failed, found.truncated) == (0, 0)
+    if script == "gold":
+        metrics = scenario.result.metrics
+        missed = round(1319 * (metrics["gold_marks"] - metrics["gold_marks_reproduced"]))
+        assert missed == len(scenario.data_faults)

@@ -11,7 +11,6 @@ import numpy as np
 from agentrl.objective.batch import Float64Array
 from agentrl.trajectory import IntArray
 
-
 BLOCK = 1 << 14  # elements scanned together: small enough for all passes to stay in cache
 
 

@@ -14,9 +14,7 @@ from agentrl.trajectory import Group, Trajectory
 def action_tokens(trajectory: Trajectory) -> list[tuple[int, int, int]]:
     """(turn, segment, position) of each action token, in order."""
     return [
-        (k, turn.segment, t)
-        for k, turn in enumerate(trajectory.turns)
-        for t in range(turn.span.start, turn.span.stop)
+        (k, turn.segment, t) for k, turn in enumerate(trajectory.turns) for t in range(turn.span.start, turn.span.stop)
     ]
 
 
@@ -38,7 +36,9 @@ def credit(trajectory: Trajectory, penalties: Sequence[float], kind: str, gamma:
         return [sum(rewards)] * len(tokens)
     if kind == "rtg_token":
         return [sum(gamma ** (j - t) * rewards[j] for j in range(t, len(tokens))) for t in range(len(tokens))]
-    of_turn = [sum(r for r, (k, _, _) in zip(rewards, tokens, strict=True) if k == j) for j in range(len(trajectory.turns))]
+    of_turn = [
+        sum(r for r, (k, _, _) in zip(rewards, tokens, strict=True) if k == j) for j in range(len(trajectory.turns))
+    ]
     returns = [sum(gamma ** (j - k) * of_turn[j] for j in range(k, len(of_turn))) for k in range(len(of_turn))]
     return [returns[k] for k, _, _ in tokens]
 

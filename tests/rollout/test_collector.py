@@ -1,0 +1,177 @@
+"""The collector: groups in order, seeds that are the run's own, no barrier, honest failures."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from agentrl.engine.base import Request
+from agentrl.engine.scripted import ScriptedEngine
+from agentrl.env.base import Env, StepResult
+from agentrl.env.task import Task
+from agentrl.env.tasks import TaskSource
+from agentrl.errors import EngineFailure, RunStoppedError
+from agentrl.messages import AssistantMessage, Message, UserMessage
+from agentrl.render.parser import HermesParser
+from agentrl.render.renderer import Renderer
+from agentrl.render.tokenizer import ByteTokenizer
+from agentrl.rollout.collector import Collector, EnvPool, play
+from agentrl.rollout.episode import Job
+from agentrl.rollout.settings import RolloutSettings
+from agentrl.trajectory import Outcome
+from tests.rollout.play_engine import RandomEngine
+
+RENDERER = Renderer(ByteTokenizer(), HermesParser())
+SETTINGS = RolloutSettings(groups_per_step=4, group_size=3, max_tokens_per_episode=5000, concurrency=5)
+
+
+class Counting(Env):
+    """Says the task's number back; two turns."""
+
+    opened = 0
+    closed = 0
+
+    def __init__(self) -> None:
+        type(self).opened += 1
+        self.turn = 0
+
+    def make_task(self, seed: int) -> Task:
+        return Task(f"number {seed % 1000}")
+
+    async def reset(
+        self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
+    ) -> tuple[Sequence[Message], Mapping[str, Any]]:
+        assert options is not None
+        self.turn = 0
+        return [UserMessage(content=options["task"].prompt)], {}
+
+    async def step(self, action: AssistantMessage) -> StepResult:
+        self.turn += 1
+        return StepResult([UserMessage(content="on")], 0.5, self.turn == 2, False, {})
+
+    async def close(self) -> None:
+        type(self).closed += 1
+
+
+class DataSet(Counting):
+    def tasks(self, split: str) -> Sequence[Task]:
+        return [Task(f"{split} {i}") for i in range(6)]
+
+
+def make_collector(engine: Any, *, seed: int = 0, env: type[Counting] = Counting, **changes: Any) -> Collector:
+    settings = RolloutSettings(**{**{f: getattr(SETTINGS, f) for f in SETTINGS.__slots__}, **changes})
+    return Collector(TaskSource(env(), "train"), env, engine, RENDERER, settings, seed=seed)
+
+
+async def test_groups_hold_the_episodes_of_one_task_in_order() -> None:
+    groups = await make_collector(RandomEngine()).collect(2)
+    assert [group.group_id for group in groups] == ["s2g0", "s2g1", "s2g2", "s2g3"]
+    for group in groups:
+        assert len(group.trajectories) == 3
+        assert {t.task_id for t in group.trajectories} == {group.task_id}
+        assert {t.group_id for t in group.trajectories} == {group.group_id}
+    seeds = [t.seed for group in groups for t in group.trajectories]
+    assert len(set(seeds)) == len(seeds)
+
+
+async def test_a_step_depends_on_the_seed_and_the_step_alone() -> None:
+    whole = make_collector(RandomEngine(), seed=1)
+    await whole.collect(0)
+    later = await whole.collect(1)
+    resumed = await make_collector(RandomEngine(), seed=1).collect(1)
+    other = await make_collector(RandomEngine(), seed=2).collect(1)
+
+    def facts(groups: Any) -> list[Any]:
+        return [(t.task_id, t.seed, t.segments[0].token_ids.tolist()) for g in groups for t in g.trajectories]
+
+    assert facts(later) == facts(resumed)
+    assert facts(later) != facts(other)
+
+
+async def test_a_data_set_is_gone_through_once_a_pass_in_an_order_of_the_pass() -> None:
+    collector = make_collector(RandomEngine(), env=DataSet, groups_per_step=3, group_size=1)
+    steps = [[g.task_id for g in await collector.collect(step)] for step in range(4)]
+    every = {Task(f"train {i}").id for i in range(6)}
+    assert set(steps[0] + steps[1]) == every == set(steps[2] + steps[3])
+    assert steps[0] + steps[1] != steps[2] + steps[3]
+
+
+async def test_no_turn_waits_for_another_episode() -> None:
+    """One episode hangs in its first turn; all others play to their end meanwhile."""
+    release = asyncio.Event()
+    done: list[str] = []
+
+    def before(request: Request) -> object:
+        return release.wait() if request.episode_id.startswith("slow") else None
+
+    jobs = [Job(Task("slow"), "slow", 0), *(Job(Task("x"), f"g{i}", i) for i in range(30))]
+
+    def on_done(trajectory: Any) -> None:
+        done.append(trajectory.group_id)
+        if len(done) == 30:
+            release.set()
+
+    engine = RandomEngine(before=before, stop=1.0)
+    call = play(jobs, make_env=Counting, engine=engine, renderer=RENDERER, settings=SETTINGS, on_done=on_done)
+    trajectories = await asyncio.wait_for(call, 10)
+    assert done[-1] == "slow"
+    assert [t.group_id for t in trajectories] == [job.group_id for job in jobs]
+
+
+async def test_environments_are_used_again_unless_they_failed_and_all_are_closed() -> None:
+    Counting.opened = Counting.closed = 0
+    broken = {"count": 0}
+
+    def before(request: Request) -> None:
+        if request.episode_id.startswith("bad"):
+            broken["count"] += 1
+            raise EngineFailure("gone")
+
+    jobs = [Job(Task("x"), "bad" if i % 10 == 3 else "good", i) for i in range(40)]
+    engine = RandomEngine(before=before, stop=1.0)
+    trajectories = await play(jobs, make_env=Counting, engine=engine, renderer=RENDERER, settings=SETTINGS)
+    assert [t.outcome.failed for t in trajectories] == [i % 10 == 3 for i in range(40)]
+    assert Counting.opened <= SETTINGS.concurrency + broken["count"]
+    assert Counting.closed == Counting.opened
+
+
+async def test_a_run_whose_machinery_is_broken_stops_and_says_what_broke() -> None:
+    def before(request: Request) -> None:
+        if "g0" in request.episode_id or "g1" in request.episode_id:
+            raise EngineFailure("no memory left")
+
+    groups = await make_collector(RandomEngine(before=before, stop=1.0), max_failed_share=0.5).collect(0)
+    outcomes = [t.outcome for g in groups for t in g.trajectories]
+    assert outcomes.count(Outcome.FAILED_ENGINE) == 6
+    assert [len(g.valid) for g in groups] == [0, 0, 3, 3]
+    with pytest.raises(RunStoppedError, match=r"6 of 12 episodes failed.*failed_engine x6: EngineFailure: no memory left"):
+        await make_collector(RandomEngine(before=before, stop=1.0), max_failed_share=0.4).collect(0)
+
+
+async def test_cancelling_a_collection_leaves_no_task_and_no_open_environment() -> None:
+    Counting.opened = Counting.closed = 0
+    engine = RandomEngine(before=lambda request: asyncio.sleep(60))
+    before = asyncio.all_tasks()
+    pool = EnvPool(Counting)
+    jobs = [Job(Task("x"), "g", i) for i in range(20)]
+    call = play(jobs, make_env=pool, engine=engine, renderer=RENDERER, settings=SETTINGS)
+    task = asyncio.create_task(call)
+    await asyncio.sleep(0.02)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await pool.close()
+    assert asyncio.all_tasks() == before
+    assert engine.running == 0
+    assert Counting.closed == Counting.opened == 5
+
+
+async def test_a_thousand_scripted_episodes_at_once() -> None:
+    settings = RolloutSettings(max_tokens_per_episode=5000, concurrency=1000)
+    jobs = [Job(Task("x"), f"g{i}", i) for i in range(1000)]
+    engine = ScriptedEngine("null", latency_s=0.01)
+    trajectories = await play(jobs, make_env=Counting, engine=engine, renderer=RENDERER, settings=settings)
+    assert all(t.reward == 1.0 and len(t.turns) == 2 for t in trajectories)

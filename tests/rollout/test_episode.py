@@ -1,0 +1,227 @@
+"""Episodes: tokens are the truth, and every way to end has its outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agentrl.engine.base import Request
+from agentrl.engine.scripted import ScriptedEngine, canned
+from agentrl.env.base import Env, StepResult
+from agentrl.env.task import Task
+from agentrl.errors import DataError, EngineFailure, SandboxFailure, ToolFailure, VerifierFailure
+from agentrl.messages import AssistantMessage, Message, SystemMessage, ToolMessage, UserMessage
+from agentrl.render.parser import HermesParser
+from agentrl.render.renderer import Renderer
+from agentrl.render.tokenizer import ByteTokenizer
+from agentrl.rollout.episode import Job, run_episode
+from agentrl.rollout.settings import RolloutSettings
+from agentrl.trajectory import Outcome, Trajectory
+from tests.rollout.play_engine import RandomEngine
+
+RENDERER = Renderer(ByteTokenizer(), HermesParser())
+SETTINGS = RolloutSettings(max_tokens_per_episode=100_000, max_tokens_per_turn=50)
+
+
+class Chatter(Env):
+    """Answers with random messages for `length` turns, each worth 0.25, and names its states."""
+
+    max_turns = 20
+
+    def __init__(self, length: int = 3, seed: int = 0) -> None:
+        self.length, self.rng, self.turn = length, random.Random(seed), 0
+        self.concluded: list[AssistantMessage | None] = []
+
+    @property
+    def reward_kinds(self) -> Mapping[str, Any]:
+        return {"step": "process", "late": "outcome"}
+
+    async def reset(
+        self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
+    ) -> tuple[Sequence[Message], Mapping[str, Any]]:
+        self.turn = 0
+        return [SystemMessage(content="be brief"), UserMessage(content="go")], {"state_id": "s0"}
+
+    async def step(self, action: AssistantMessage) -> StepResult:
+        self.turn += 1
+        text = "".join(self.rng.choice("ab é<|im_end|>\n") for _ in range(self.rng.randrange(9)))
+        message = ToolMessage(content=text) if self.rng.random() < 0.5 else UserMessage(content=text)
+        info = {"rewards": {"step": 0.25}, "state_id": f"s{self.turn}", "metrics": {"seen": float(self.turn)}}
+        return StepResult([message], 0.25, self.turn >= self.length, False, info)
+
+    async def conclude(self, action: AssistantMessage | None) -> Mapping[str, float]:
+        self.concluded.append(action)
+        return {"late": 0.5}
+
+
+async def play(env: Env, engine: Any, limits: RolloutSettings = SETTINGS, seed: int = 0) -> Trajectory:
+    return await run_episode(Job(Task("go"), "g", seed), env, engine, RENDERER, limits, episode_id="e")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 8), st.integers(40, 400))
+def test_the_stream_is_what_the_engine_was_fed_and_sampled(seed: int, length: int, budget: int) -> None:
+    engine = RandomEngine(seed=seed)
+    limits = RolloutSettings(max_tokens_per_episode=120 + budget, max_tokens_per_turn=50)
+    trajectory = asyncio.run(play(Chatter(length, seed), engine, limits, seed))
+    (segment,) = trajectory.segments
+    calls = engine.calls["e"]
+    assert len(calls) == len(trajectory.turns) >= 1
+    sampled = np.zeros(len(segment), bool)
+    for turn, (prompt, completion) in zip(trajectory.turns, calls, strict=True):
+        assert np.array_equal(segment.token_ids[: turn.span.start], prompt)
+        assert np.array_equal(segment.token_ids[turn.span], completion.token_ids)
+        assert np.array_equal(segment.logprobs[turn.span], completion.logprobs)
+        assert np.array_equal(segment.versions[turn.span], completion.versions)
+        sampled[turn.span] = True
+    assert np.array_equal(segment.action_mask, sampled)
+    assert not segment.logprobs[~sampled].any()
+    assert (segment.versions[~sampled] == -1).all()
+    assert len(segment) <= limits.max_tokens_per_episode or trajectory.outcome is Outcome.TRUNCATED_TOKENS
+    assert trajectory.reward == pytest.approx(sum(sum(turn.rewards.values()) for turn in trajectory.turns))
+    assert engine.released == ["e"]
+
+
+async def test_a_terminated_episode() -> None:
+    engine = ScriptedEngine(canned(["a", "b", "c"]))
+    trajectory = await play(Chatter(3), engine)
+    assert trajectory.outcome is Outcome.TERMINATED
+    assert trajectory.reward == 0.75
+    assert [turn.rewards for turn in trajectory.turns] == [{"step": 0.25}] * 3
+    assert [turn.state_id for turn in trajectory.turns] == ["s0", "s1", "s2"]
+    assert trajectory.metrics == {"seen": 3.0, "turns": 3.0}
+    text = ByteTokenizer().decode(trajectory.segments[0].token_ids.tolist())
+    assert text.startswith("<|im_start|>system\nbe brief") and text.endswith("<|im_start|>assistant\nc<|im_end|>")
+    assert [m["role"] for m in trajectory.messages][:3] == ["system", "user", "assistant"]
+
+
+async def test_the_turn_limit_truncates_and_what_is_due_is_paid() -> None:
+    env = Chatter(10)
+    trajectory = await play(env, ScriptedEngine("null"), RolloutSettings(max_turns=2, max_tokens_per_episode=9999))
+    assert trajectory.outcome is Outcome.TRUNCATED_TURNS
+    assert len(trajectory.turns) == 2
+    assert trajectory.turns[-1].rewards == {"step": 0.25, "late": 0.5}
+    assert trajectory.reward == 1.0
+    assert trajectory.segments[0].action_mask[-1]  # nothing is rendered that no action follows
+
+
+async def test_an_action_cut_by_its_token_limit_is_not_stepped_and_keeps_its_mask() -> None:
+    env = Chatter(10)
+    limits = RolloutSettings(max_tokens_per_turn=5, max_tokens_per_episode=9999)
+    trajectory = await play(env, ScriptedEngine(canned(["ok", "far too long"])), limits)
+    assert trajectory.outcome is Outcome.TRUNCATED_TOKENS
+    assert [turn.finish_reason for turn in trajectory.turns] == ["stop", "length"]
+    assert env.turn == 1
+    assert env.concluded == [AssistantMessage(content="far t")]
+    last = trajectory.turns[-1]
+    assert ByteTokenizer().decode(trajectory.segments[0].token_ids[last.span].tolist()) == "far t"
+    assert trajectory.segments[0].action_mask[last.span].all()
+    assert last.rewards == {"late": 0.5}
+
+
+async def test_no_room_after_an_observation_truncates() -> None:
+    prompt = len(RENDERER.prompt([SystemMessage(content="be brief"), UserMessage(content="go")], ()))
+    limits = RolloutSettings(max_tokens_per_episode=prompt + 10, max_tokens_per_turn=8)
+    trajectory = await play(Chatter(10), ScriptedEngine(canned(["abcdef"])), limits)
+    assert trajectory.outcome is Outcome.TRUNCATED_TOKENS
+    assert len(trajectory.turns) == 1
+    assert trajectory.reward == 0.75
+
+
+async def test_a_prompt_without_room_is_a_failure_that_says_what_to_raise() -> None:
+    trajectory = await play(Chatter(), ScriptedEngine("null"), RolloutSettings(max_tokens_per_episode=10))
+    assert trajectory.outcome is Outcome.FAILED_ENGINE
+    assert trajectory.reward is None
+    assert "raise rollout.max_tokens_per_episode" in (trajectory.error or "")
+
+
+class Breaking(Chatter):
+    """Breaks in its second step, as it is told to."""
+
+    def __init__(self, what: object) -> None:
+        super().__init__(5)
+        self.what = what
+
+    async def step(self, action: AssistantMessage) -> StepResult:
+        result = await super().step(action)
+        if self.turn == 2:
+            if isinstance(self.what, Exception):
+                raise self.what
+            if self.what == "hang":
+                await asyncio.sleep(60)
+            if self.what == "nan":
+                return result._replace(reward=float("nan"), info={"rewards": {"step": float("nan")}})
+            if self.what == "sum":
+                return result._replace(reward=0.75)
+        return result
+
+
+@pytest.mark.parametrize(
+    ("what", "outcome", "error"),
+    [
+        (ValueError("boom"), Outcome.FAILED_ENV, "step of Breaking: ValueError: boom"),
+        (TimeoutError("its own"), Outcome.FAILED_ENV, "TimeoutError: its own"),
+        (ToolFailure("gone"), Outcome.FAILED_TOOL, "ToolFailure: gone"),
+        (SandboxFailure("gone"), Outcome.FAILED_SANDBOX, "SandboxFailure: gone"),
+        (VerifierFailure("gone"), Outcome.FAILED_VERIFIER, "VerifierFailure: gone"),
+        ("nan", Outcome.FAILED_VERIFIER, "finite"),
+        ("sum", Outcome.FAILED_ENV, "reward 0.75, but its parts"),
+        ("hang", Outcome.FAILED_ENV, "step did not return within 0.2 s"),
+    ],
+)
+async def test_broken_machinery_is_a_failure_and_never_a_zero(what: object, outcome: Outcome, error: str) -> None:
+    limits = RolloutSettings(max_tokens_per_episode=9999, turn_deadline_s=0.2)
+    trajectory = await play(Breaking(what), ScriptedEngine("null"), limits)
+    assert trajectory.outcome is outcome
+    assert trajectory.reward is None
+    assert error in (trajectory.error or "")
+    assert len(trajectory.turns) == 2  # what was played is kept
+
+
+async def test_a_users_mistake_stops_the_run() -> None:
+    with pytest.raises(DataError, match="no file"):
+        await play(Breaking(DataError("no file")), ScriptedEngine("null"))
+
+
+async def test_an_engine_that_breaks_or_hangs() -> None:
+    def breaks(request: Request) -> None:
+        raise EngineFailure("out of memory")
+
+    async def hangs() -> None:
+        await asyncio.sleep(60)
+
+    broken = await play(Chatter(), RandomEngine(before=breaks))
+    assert (broken.outcome, broken.error) == (Outcome.FAILED_ENGINE, "EngineFailure: out of memory")
+    limits = RolloutSettings(max_tokens_per_episode=9999, turn_deadline_s=0.1)
+    engine = RandomEngine(before=lambda request: hangs())
+    hung = await play(Chatter(), engine, limits)
+    assert hung.outcome is Outcome.FAILED_ENGINE
+    assert "complete did not return within 0.1 s" in (hung.error or "")
+    assert engine.running == 0
+
+
+async def test_the_episodes_deadline_truncates() -> None:
+    limits = RolloutSettings(max_tokens_per_episode=9999, episode_deadline_s=0.15)
+    engine = RandomEngine(stop=1.0, before=lambda request: asyncio.sleep(0.06))
+    trajectory = await play(Chatter(50), engine, limits)
+    assert trajectory.outcome is Outcome.TRUNCATED_TIME
+    assert 1 <= len(trajectory.turns) < 5
+    assert trajectory.turns[-1].rewards["late"] == 0.5
+
+
+async def test_cancelling_an_episode_stops_the_engine_and_releases_it() -> None:
+    engine = RandomEngine(before=lambda request: asyncio.sleep(60))
+    task = asyncio.create_task(play(Chatter(), engine))
+    await asyncio.sleep(0.01)
+    assert engine.running == 1
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (engine.running, engine.released) == (0, ["e"])
