@@ -16,7 +16,10 @@ from pathlib import Path
 import pytest
 
 from agentrl.cli import main
+from agentrl.cli.evaluation import adapt
+from agentrl.cli.parser import make_parser
 from agentrl.config import read_recipe
+from agentrl.evaluate.suite import load_suite
 
 RECIPE = 'name = "mine"\n\n[env]\nid = "calculator"\n'
 SUITE = 'name = "mine"\n\n[[scenario]]\nname = "sums"\nenv = "calculator"\ntasks = 20\n'
@@ -250,6 +253,15 @@ def test_eval_with_a_script(here: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert (here / "o" / "trajectories" / "sums.parquet").is_file()
 
 
+def test_eval_arguments_change_every_scenario(here: Path) -> None:
+    (here / "suite.toml").write_text(SUITE + '[[scenario]]\nname = "few"\nenv = "calculator"\ntasks = 2\n')
+    argv = ["eval", "suite.toml", "--policy", "scripted:oracle", "--limit", "5", "--temperature", "0.5"]
+    suite = adapt(load_suite("suite.toml"), make_parser().parse_args(argv))
+    assert [(s.name, s.tasks, s.temperature) for s in suite.scenarios] == [("sums", 5, 0.5), ("few", 2, 0.5)]
+    unchanged = make_parser().parse_args(argv[:4])
+    assert adapt(load_suite("suite.toml"), unchanged) == load_suite("suite.toml")
+
+
 def test_eval_without_one_valid_episode_has_exit_code_1(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "broken.py").write_text(BROKEN_ENV)
     (here / "suite.toml").write_text(SUITE.replace('"calculator"', '"broken.py:Broken"'))
@@ -335,15 +347,16 @@ def test_train_then_eval_then_go_on(here: Path, capsys: pytest.CaptureFixture[st
     assert "next: agentrl eval SUITE --policy run" in done.stderr
     assert "\x1b" not in done.stderr
 
-    assert main(["eval", "suite.toml", "--policy", "run", "--limit", "3", "--json", "-"]) == 0
-    assert json.loads(capsys.readouterr().out)["overall"]["episodes"] == 3
-
     assert main(["train", "mine.toml", "--out", "run"]) == 2
     assert "--resume run" in capsys.readouterr().err
 
     assert main(["train", "--resume", "run", "--set", "train.steps=2"]) == 0
     assert "RL (grpo) 2/2" in capsys.readouterr().out
     assert read_recipe(here / "run" / "config.toml").train.steps == 2
+
+    (here / "suite.toml").write_text(SUITE + "max_tokens_per_turn = 16\n")
+    assert main(["eval", "suite.toml", "--policy", "run", "--limit", "3", "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["overall"]["episodes"] == 3
 
 
 def test_run_that_stops_itself_is_one_line_and_exit_code_1(here: Path) -> None:

@@ -30,7 +30,7 @@ _REPORTS = {True: 1000, False: 20}  # of progress, a scenario: on a terminal, el
 
 
 def run(arguments: argparse.Namespace) -> int:
-    suite = _adapted(load_suite(shipped.find("suite", arguments.suite)), arguments)
+    suite = adapt(load_suite(shipped.find("suite", arguments.suite)), arguments)
     player = load_player(arguments.policy, _engine_settings(arguments.engine, suite), seed=arguments.seed)
     with make_display(sys.stderr) as display:
         result = asyncio.run(_evaluate(suite, player, arguments, display))
@@ -80,7 +80,7 @@ class _Reporter:
             self._display.advance(progress.done, {"failed": progress.failed})
 
 
-def _adapted(suite: Suite, arguments: argparse.Namespace) -> Suite:
+def adapt(suite: Suite, arguments: argparse.Namespace) -> Suite:
     """The suite with what the arguments change in every scenario."""
     return suite.model_copy(update={"scenarios": tuple(_scenario(s, arguments) for s in suite.scenarios)})
 

@@ -195,11 +195,7 @@ class HFEngine:
             if not np.isfinite(sampled.logprobs).all():
                 raise EngineFailure(f"the model's logits are not finite (weights version {self._version})")
         except Exception as error:
-            del self._rows[first:]
-            for row in rows:
-                row.fail(_failure(error))
-            await self._in_thread(self._model.forget, first)
-            self._unsettled = True
+            await self._fail_rows(first, error)
             return
         for row, token_id, logprob in zip(rows, sampled.token_ids.tolist(), sampled.logprobs.tolist(), strict=True):
             if not row.done:
@@ -224,9 +220,12 @@ class HFEngine:
                 moves.append((len(self._rows), index, last.computed))
                 self._rows[index] = last
         if reads or moves:
-            states = await self._in_thread(self._model.rearrange, reads, moves)
-            for row, state in zip(kept, states, strict=True):
-                self._prefixes.keep(row.episode_id, Prefix(row.computed_ids, state))
+            try:
+                states = await self._in_thread(self._model.rearrange, reads, moves)
+                for row, state in zip(kept, states, strict=True):
+                    self._prefixes.keep(row.episode_id, Prefix(row.computed_ids, state))
+            except Exception as error:
+                await self._fail_rows(0, error)
         for row in gone:
             row.resolve()
 
@@ -247,6 +246,14 @@ class HFEngine:
             self._prefixes.clear()
             if not self._rows:
                 await self._in_thread(self._model.forget, 0)
+
+    async def _fail_rows(self, first: int, error: Exception) -> None:
+        """Fail the rows from `first` on, and forget whatever was computed for them."""
+        for row in self._rows[first:]:
+            row.fail(_failure(error))
+        del self._rows[first:]
+        self._unsettled = True
+        await self._in_thread(self._model.forget, first)
 
     async def _in_thread(self, call: Callable[..., Result], *arguments: object) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)

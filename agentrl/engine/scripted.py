@@ -7,6 +7,7 @@ probability 0 (a script is certain of what it says). Nothing is learnt from it; 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,6 @@ import numpy as np
 
 from agentrl.engine.base import Request, WeightSource
 from agentrl.env.base import Env
-from agentrl.env.calling import invoke
 from agentrl.env.task import Task
 from agentrl.errors import EngineFailure, EnvDefinitionError, UnknownNameError
 from agentrl.messages import AssistantMessage, Message
@@ -144,7 +144,9 @@ class ScriptedEngine:
 
 
 async def _said(scene: Scene, method: Callable[..., Any], *args: Any) -> AssistantMessage:
-    said = await invoke(method, *args)
+    said = method(*args)
+    if inspect.isawaitable(said):
+        said = await said
     if isinstance(said, str):
         return AssistantMessage(content=said)
     if not isinstance(said, AssistantMessage):

@@ -38,9 +38,6 @@ from agentrl.trajectory import Completion, IntArray
 
 CLOSE_GRACE_S = 15.0  # for vLLM's processes to end by themselves
 CLOSE_DEADLINE_S = 20.0
-QUIET = {"VLLM_LOGGING_LEVEL": "ERROR"}
-EAGER = {"TORCHDYNAMO_DISABLE": "1"}  # of the children; else the first request waits 15 s for a compiled helper
-PRIVATE = {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "VLLM_WORKER_MULTIPROC_METHOD": "spawn"}
 
 
 class VllmEngine:
@@ -115,16 +112,18 @@ class VllmEngine:
             raise
 
     async def _failed_start(self, why: str) -> EngineFailure:
-        log, self._log = self._log, None  # kept, for the user to read
+        if self._log is not None and self._log.stat().st_size > 0:
+            why += f" (its log: {self._log})"
+            self._log = None  # kept, for the user to read
         await self.close()
-        return EngineFailure(f"vLLM did not start{why}" + (f" (its log: {log})" if log is not None else ""))
+        return EngineFailure(f"vLLM did not start{why}")
 
     def _configure(self) -> Any:
         """Import vLLM and make its configuration: 10 s of work, in a thread.
 
         vLLM's import keeps the frames that called it alive, so nothing that must be freed may be made in them.
         """
-        with process.environment(QUIET | PRIVATE):
+        with process.environment(process.QUIET):
             if self._log is not None:
                 logging.getLogger("vllm").setLevel(logging.ERROR)
             from vllm.engine.arg_utils import AsyncEngineArgs
@@ -157,8 +156,8 @@ class VllmEngine:
         """Build `AsyncLLM`, which blocks its thread until its processes are ready."""
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        eager = EAGER if self._settings.vllm.enforce_eager else {}
-        with process.environment(QUIET | PRIVATE | eager), process.deaf_to_interrupts():
+        eager = process.EAGER if self._settings.vllm.enforce_eager else {}
+        with process.environment(process.QUIET | eager), process.deaf_to_interrupts():
             return AsyncLLM.from_vllm_config(config, disable_log_stats=True)
 
     async def complete(self, request: Request) -> Completion:
@@ -278,10 +277,12 @@ class VllmEngine:
         return self._llm
 
     def _explain(self, error: BaseException) -> str:
-        """What broke, in one line: the children's own word for it where they left one."""
+        """What broke, in one line: where vLLM points to the children's log, what stands there."""
         cause = error.__cause__ or error
-        said = process.root_cause(self._log) if self._log is not None else ""
-        return said or f"{type(cause).__name__}: {' '.join(str(cause).split())}"
+        text = f"{type(cause).__name__}: {' '.join(str(cause).split())}"
+        if self._log is not None and "root cause" in text:
+            return process.root_cause(self._log) or "its process ended without a word (killed, or out of memory?)"
+        return text
 
 
 def _completion(output: Any) -> Completion:

@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,13 @@ if TYPE_CHECKING:
 PARENT_POLL_S = 0.5
 KILL_WAIT_S = 10.0
 GIVE_UP_S = 60.0
+EAGER = {"TORCHDYNAMO_DISABLE": "1"}  # of the children; else the first request waits 15 s for a compiled helper
+QUIET = {  # on the terminal and on the network
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_NO_USAGE_STATS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+}
 _ERROR_LINE = re.compile(r"\b([A-Za-z_.]*(?:Error|Exception)): (\S.*)")
 
 
@@ -72,6 +80,7 @@ def _die_with(parent_pid: int) -> None:
 @contextlib.contextmanager
 def deaf_to_interrupts() -> Iterator[None]:
     """Processes started inside, by this thread, never receive SIGINT: a child inherits the thread's signal mask."""
+    resource_tracker.ensure_running()  # else the first process started would start it, and that opens the mask
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

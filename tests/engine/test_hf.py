@@ -117,8 +117,16 @@ async def test_many_mixed_requests_each_as_if_alone() -> None:
 async def test_long_prompts_are_computed_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hf_module, "PREFILL_TOKENS", 50)
     async with serving(MODEL) as engine:
+        prefill, chunks = engine._model.prefill, []
+
+        def spy(prompts, *rest):  # type: ignore[no-untyped-def]
+            chunks.append([len(p.token_ids) for p in prompts])
+            return prefill(prompts, *rest)
+
+        monkeypatch.setattr(engine._model, "prefill", spy)
         jobs = [engine.complete(request(prompt(n, n), 5, episode=f"e{n}")) for n in (70, 3, 20, 22, 4, 49)]
         completions = await asyncio.gather(*jobs)
+    assert chunks == [[3, 4], [20, 22], [49], [70]]  # 3 * 20 > 50, 2 * 22 <= 50, 2 * 49 > 50
     for n, completion in zip((70, 3, 20, 22, 4, 49), completions, strict=True):
         assert completion.token_ids.tolist() == greedy_twin(MODEL, prompt(n, n), 5)
 
@@ -201,6 +209,7 @@ async def test_new_weights_count_from_the_next_token_on() -> None:
         after = await engine.complete(request(history, 12))
         assert after.token_ids.tolist() == greedy_twin(new, history, 12)
         assert after.versions.tolist() == [5] * 12
+        assert engine._prefixes.tokens == len(history) + 11
 
 
 async def test_kept_prefixes_are_dropped_with_the_weights_that_made_them() -> None:

@@ -136,6 +136,22 @@ async def test_reset_forgets_the_last_episode_even_a_half_played_one() -> None:
     assert step.info["metrics"] == {"tool_calls": 1, "tool_errors": 0}
 
 
+async def test_a_reset_that_fails_leaves_no_episode_to_step() -> None:
+    class Fragile(Orders):
+        def setup(self, task: Task) -> None:
+            if task.prompt == "bad":
+                raise OSError("no disk")
+            super().setup(task)
+
+    env = Fragile()
+    await env.reset(seed=0)
+    with pytest.raises(OSError, match="no disk"):
+        await env.reset(options={"task": Task("bad")})
+    with pytest.raises(EnvFailure, match="came before reset"):
+        await env.step(AssistantMessage(content="lamp"))
+    assert await env.conclude(None) == {}
+
+
 async def test_step_wants_a_reset_first() -> None:
     with pytest.raises(EnvFailure, match=r"orders: step\(\) came before reset\(\)"):
         await Orders().step(say())

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from hypothesis import settings
 
 from agentrl.objective import Batch, Credited, LossInputs, Objective, load_spec
 from agentrl.trajectory import Group, Outcome, Segment, Trajectory, Turn
 
 KINDS = {"correct": "outcome", "step": "process"}
+steady = settings(deadline=None, max_examples=40)  # not timed: a busy machine must not fail a property
 
 
 def episode(

@@ -80,6 +80,17 @@ def test_truncated_trajectories_are_masked_but_stay_in_the_baseline():
     assert credited.metrics["advantage/abs_mean"] == 0.5
 
 
+def test_a_token_masked_inside_a_trajectory_has_no_weight_and_no_advantage():
+    batch = objective("grpo").select([Group("g", "t", (episode([(1, 3, 1.0)]), episode([(1, 1, 0.0)], seed=1)))])
+    mask = batch.action_mask.copy()
+    mask[2] = False
+    batch = dataclasses.replace(batch, loss_mask=mask)
+    assert batch.loss_counts.tolist() == [2, 1]
+    weights = objective("grpo").token_weights(batch)
+    assert weights.tolist() == [0, 0.25, 0, 0.25, 0, 0.5]
+    assert objective("dr_grpo").credit(batch, Scores()).advantages.tolist() == [0, 0.5, 0, 0.5, 0, -0.5]
+
+
 @pytest.mark.parametrize("preset", preset_names())
 def test_nothing_left_is_not_an_error(preset):
     method = objective(preset, filters=["zero_variance_drop", "truncated_mask"])

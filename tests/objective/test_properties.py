@@ -7,13 +7,13 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agentrl.objective import Scores, preset_names
 from agentrl.trajectory import Group, Outcome
 from tests.objective import twin
-from tests.objective.play import episode, loss_inputs, objective
+from tests.objective.play import episode, loss_inputs, objective, steady
 
 REWARDS = st.sampled_from([0.0, 1.0, 0.5, -0.25, 0.1])
 TURNS = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 4), REWARDS), min_size=1, max_size=4)
@@ -62,6 +62,7 @@ def loss_and_gradient(method, credited, drawn, parts=None):
     return total, logprobs.grad.numpy()
 
 
+@steady
 @given(groups_strategy(min_size=2))
 def test_grpo_advantages_of_a_group_sum_to_0(groups):
     method = objective("grpo")
@@ -74,6 +75,7 @@ def test_grpo_advantages_of_a_group_sum_to_0(groups):
 
 
 @pytest.mark.parametrize("preset", ["grpo", "rloo", "dr_grpo"])
+@steady
 @given(groups=groups_strategy(), constant=st.floats(-5, 5))
 def test_a_constant_added_to_all_rewards_of_a_group_changes_nothing(preset, groups, constant):
     def raised(t):
@@ -89,6 +91,7 @@ def test_a_constant_added_to_all_rewards_of_a_group_changes_nothing(preset, grou
 
 
 @pytest.mark.parametrize("preset", preset_names())
+@steady
 @given(groups=groups_strategy(), seed=SEEDS)
 def test_what_models_say_of_observation_tokens_changes_nothing(preset, groups, seed):
     overrides = {"grpo": {"regularize": {"coef": 0.1}}, "rloo": {"kl_in_reward": {"beta": 0.1}}}.get(preset, {})
@@ -111,6 +114,7 @@ def test_what_models_say_of_observation_tokens_changes_nothing(preset, groups, s
 
 
 @pytest.mark.parametrize("preset", preset_names())
+@steady
 @given(groups=groups_strategy(), seed=SEEDS, masked=st.booleans())
 def test_any_split_into_micro_batches_gives_the_same_loss_and_gradient(preset, groups, seed, masked):
     method = objective(preset, filters=["truncated_mask"] if masked else "none")
@@ -125,6 +129,7 @@ def test_any_split_into_micro_batches_gives_the_same_loss_and_gradient(preset, g
 
 
 @pytest.mark.parametrize("preset", preset_names())
+@steady
 @given(turns=st.lists(TURNS, min_size=2, max_size=4), data=st.data())
 def test_cutting_a_stream_into_segments_changes_no_statistic(preset, turns, data):
     cut = data.draw(st.integers(0, len(turns) - 1))
@@ -142,6 +147,7 @@ def test_cutting_a_stream_into_segments_changes_no_statistic(preset, turns, data
 
 
 @pytest.mark.parametrize("aggregate", ["token_mean", "seq_mean_token_mean", "seq_mean_token_sum"])
+@steady
 @given(groups=groups_strategy())
 def test_masking_a_trajectory_weighs_the_others_as_if_it_were_not_there(aggregate, groups):
     method = objective("reinforce", aggregate=aggregate, filters=["truncated_mask"])
@@ -155,6 +161,7 @@ def test_masking_a_trajectory_weighs_the_others_as_if_it_were_not_there(aggregat
     assert not method.credit(batch, Scores()).advantages[~batch.loss_mask].any()
 
 
+@steady
 @given(groups=groups_strategy(), data=st.data())
 def test_weights_of_a_minibatch_are_those_of_its_trajectories_alone(groups, data):
     for preset in preset_names():
@@ -193,8 +200,8 @@ SCALES += [("group_std", "group_mean"), ("group_std", "leave_one_out"), ("batch_
 
 
 @pytest.mark.parametrize(("kind", "gamma"), CREDITS)
+@steady
 @given(groups=groups_strategy(), beta=st.sampled_from([0.0, 0.3]), seed=SEEDS)
-@settings(max_examples=30)
 def test_credit_agrees_with_the_twin(kind, gamma, groups, beta, seed):
     for scale, baseline in SCALES:
         if scale != "none" and kind != "outcome_broadcast":
@@ -239,8 +246,8 @@ LOSSES = [
 
 
 @pytest.mark.parametrize(("choices", "formula"), LOSSES)
+@steady
 @given(groups=groups_strategy(), seed=SEEDS)
-@settings(max_examples=30)
 def test_loss_agrees_with_the_twin(choices, formula, groups, seed):
     method = objective("reinforce", credit="outcome_broadcast", filters=["truncated_mask"], **choices)
     credited = credit(method, groups, seed)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentrl.objective.reward_side.scan import BLOCK, discounted_suffix_sums
+from tests.objective.play import steady
 
 
 def naive(values: np.ndarray, lengths: list[int], discount: float) -> list[float]:
@@ -21,6 +22,7 @@ def naive(values: np.ndarray, lengths: list[int], discount: float) -> list[float
     return out
 
 
+@steady
 @given(st.lists(st.integers(0, 20), max_size=8), st.sampled_from([0.0, 0.3, 0.99, 1.0]))
 def test_agrees_with_the_recurrence(lengths, discount):
     values = np.random.default_rng(sum(lengths)).normal(size=sum(lengths))

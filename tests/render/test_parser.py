@@ -90,6 +90,7 @@ def test_a_bad_call_says_what_was_wrong_and_what_is_wanted(what: str):
     assert bad.arguments == {}
     assert good == ToolCall(id="call_1", name="ok")
     assert message.content == "before  after"
+    json.dumps(dump([message]), ensure_ascii=False).encode()
 
 
 def test_a_bad_call_keeps_the_name_that_was_read():
@@ -126,7 +127,9 @@ def test_thinking():
     assert PARSER.parse(f"a <think>cut {call}") == AssistantMessage(content="a", thinking=f"cut {call}")
     assert PARSER.parse("opened before\n</think>\n\nYes.") == AssistantMessage(content="Yes.", thinking="opened before")
     assert PARSER.parse("<think>a</think>b<think>c</think>d") == AssistantMessage(content="bd", thinking="a\nc")
-    assert PARSER.parse(f"{call}</think>x").tool_calls == (ToolCall(id="call_0", name="f"),)
+    assert PARSER.parse(f"a{call}</think>x") == AssistantMessage(
+        content="a</think>x", tool_calls=(ToolCall(id="call_0", name="f"),)
+    )
 
 
 def test_format_writes_what_the_template_writes():

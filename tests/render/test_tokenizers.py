@@ -112,6 +112,13 @@ def test_nothing_is_merged_across_a_newline(tiny, before, after):
     assert tiny.encode(f"{before}\n{after}") == tiny.encode(f"{before}\n") + tiny.encode(after)
 
 
+def test_nothing_is_merged_across_a_newline_that_training_saw(tiny):
+    text = demonstrations()[5]
+    lines = text.splitlines(keepends=True)
+    assert len(lines) > 5
+    assert [i for line in lines for i in tiny.encode(line)] == tiny.encode(text)
+
+
 def test_merges_cross_words_and_stay_short(tiny):
     pieces = [tiny.token(i) for i in range(tiny.vocab_size) if tiny.token(i) not in tiny.special_ids]
     assert any(" " in piece.strip() for piece in pieces)
@@ -119,6 +126,12 @@ def test_merges_cross_words_and_stay_short(tiny):
     assert not any("im_" in piece or "tool_call>" in piece for piece in pieces)  # special tokens were not learnt
     action = demonstrations()[3].split("assistant\n")[1]
     assert len(tiny.encode(action)) < len(action) / 4
+
+
+def test_merges_stop_at_the_longest_token(tmp_path):
+    line = "abcdefghijklmnopqrstuvwxyz ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    tokenizer = train_tokenizer([line] * 9, 500, tmp_path)
+    assert max(len(tokenizer.token(i)) for i in tokenizer.encode(line)) == MAX_TOKEN_BYTES
 
 
 def test_equal_texts_give_equal_tokenizers(tiny, tmp_path):

@@ -1,0 +1,210 @@
+"""Whole runs: what they leave, how they go on, how they stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from agentrl.config import load_recipe
+from agentrl.learner.sync import ModelWeights
+from agentrl.rollout.records import read_trajectories
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "agentrl", *map(str, arguments)]
+
+
+def run(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=240)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return dict(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).state_dict())
+
+
+def lines(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def wait_for_step(process: subprocess.Popen[str], folder: Path, step: int) -> None:
+    """Until the run has recorded an RL step."""
+    limit = time.monotonic() + 200
+    while time.monotonic() < limit:
+        assert process.poll() is None, process.stdout.read() if process.stdout else ""
+        path = folder / "metrics.jsonl"
+        if path.exists() and f'"stage": "rl", "step": {step},' in path.read_text():
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"no step {step} in time")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One uninterrupted run that several tests look at."""
+    from tests.train.conftest import SMALL
+
+    root = tmp_path_factory.mktemp("finished")
+    (root / "small.toml").write_text(SMALL.format(seed=0))
+    run("train", root / "small.toml", "--out", root / "run", "--json", root / "summary.json")
+    return root / "run"
+
+
+def test_the_run_folder_holds_what_is_promised(finished: Path) -> None:
+    recorded = lines(finished)
+    assert [(e["stage"], e["step"]) for e in recorded] == [
+        *(("warmup", step) for step in (1, 2, 3)),
+        ("evaluation", 0),
+        *(("rl", step) for step in (1, 2, 3)),
+        ("evaluation", 3),
+        *(("rl", step) for step in (4, 5, 6)),
+        ("evaluation", 6),
+    ]
+    rl = [e for e in recorded if e["stage"] == "rl"]
+    assert all(0 <= e["sync_gap"] < 1e-4 for e in rl)
+    assert [e["version"] for e in rl] == [1, 2, 3, 4, 5, 6]
+    assert all(e["behavior_abs_max"] < 1e-4 for e in rl)  # the sampler and the learner agree on every token
+    assert sorted(p.name for p in (finished / "checkpoints").iterdir()) == ["step-00000", "step-00004", "step-00006"]
+    assert any((finished / "tensorboard").iterdir())
+    summary = json.loads((finished / "summary.json").read_text())
+    assert summary == json.loads((finished.parent / "summary.json").read_text())
+    assert summary["seed"] == 0
+    assert summary["engine"] == "hf"
+    assert summary["failures"] == {}
+    for stage in ("warmup", "end"):
+        assert set(summary["success"][stage]) == {"mean", "low", "high", "n"}
+        assert summary["success"][stage]["n"] == 12
+    assert {"setup", "warmup", "rollout", "update", "sync", "evaluation"} <= set(summary["wall_s"])
+    assert load_recipe(finished / "config.toml").name == "small"
+
+
+def test_trajectories_can_be_read_back_and_opened_in_pandas(finished: Path) -> None:
+    trajectories = read_trajectories(finished / "trajectories")
+    assert len(trajectories) == 6 * 12
+    versions = [set(t.segments[0].versions[t.segments[0].action_mask].tolist()) for t in trajectories]
+    assert versions == [{step} for step in range(6) for _ in range(12)]
+    frame = pd.read_parquet(finished / "trajectories" / "step-00001.parquet")
+    assert len(frame) == 12
+    assert (frame["step"] == 1).all()
+
+
+def test_the_checkpoint_is_a_hugging_face_one_and_can_be_evaluated(finished: Path, tmp_path: Path) -> None:
+    folder = finished / "checkpoints" / "step-00006"
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    text = "What is 3*4?"
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    done = run("eval", "smoke", "--policy", finished, "--limit", 5, "--json", tmp_path / "result.json")
+    assert "success" in done.stdout
+    assert json.loads((tmp_path / "result.json").read_text())["overall"]["episodes"] >= 5
+
+
+def test_a_killed_run_goes_on_to_the_same_weights_bit_for_bit(finished: Path, recipe_file: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "killed"
+    process = subprocess.Popen(
+        command("train", recipe_file, "--out", folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    wait_for_step(process, folder, 3)
+    process.send_signal(signal.SIGKILL)
+    process.wait(10)
+    (folder / "metrics.jsonl").open("a").write('{"stage": "rl", "st')  # a line cut off by the kill
+    run("train", "--resume", folder)
+    expected, got = weights(finished / "checkpoints/step-00006"), weights(folder / "checkpoints/step-00006")
+    assert expected.keys() == got.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(tensor, got[name]), name
+    volatile = {"time", "rollout_s", "update_s", "step_s"}
+    for a, b in zip(lines(finished), lines(folder), strict=True):
+        assert {k: v for k, v in a.items() if k not in volatile} == {k: v for k, v in b.items() if k not in volatile}
+    assert json.loads((folder / "summary.json").read_text())["success"] == (
+        json.loads((finished / "summary.json").read_text())["success"]
+    )
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("step", [0, 2])
+def test_stopping_leaves_no_process_a_readable_folder_and_says_how_to_go_on(
+    recipe_file: Path, tmp_path: Path, stop: signal.Signals, step: int
+) -> None:
+    folder = tmp_path / "stopped"
+    process = subprocess.Popen(
+        command("train", recipe_file, "--out", folder, "--set", "train.steps=500"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    if step:
+        wait_for_step(process, folder, step)
+    else:
+        while not (folder / "config.toml").exists():
+            time.sleep(0.02)
+        time.sleep(0.5)  # somewhere in the imports or the set-up
+    process.send_signal(stop)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"agentrl train --resume {folder}" in errors
+    assert "Traceback" not in errors
+    assert not [p for p in psutil.process_iter() if _group(p) == process.pid]
+    assert load_recipe(folder / "config.toml").name == "small"
+    if step:
+        assert [e["stage"] for e in lines(folder)].count("rl") >= step
+        assert len(read_trajectories(folder / "trajectories")) >= step * 12
+
+
+def _group(process: psutil.Process) -> int:
+    try:
+        return os.getpgid(process.pid)
+    except ProcessLookupError:
+        return -1
+
+
+def test_another_seed_is_another_run(finished: Path, recipe_file: Path, tmp_path: Path) -> None:
+    run("train", recipe_file, "--out", tmp_path / "other", "--seed", 1, "--set", "train.steps=1")
+    first = read_trajectories(finished / "trajectories" / "step-00001.parquet")
+    second = read_trajectories(tmp_path / "other" / "trajectories" / "step-00001.parquet")
+    assert {t.task_id for t in first} != {t.task_id for t in second}
+
+
+def test_a_broken_sync_stops_the_run_with_the_reason(
+    recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from agentrl.cli import main
+
+    whole = ModelWeights.named_tensors
+    pushes = []
+
+    def stale_head(self: ModelWeights) -> Iterable[tuple[str, torch.Tensor]]:
+        """From the second push on, the output layer of the first one."""
+        tensors = dict(whole(self))
+        pushes.append(tensors["lm_head.weight"].clone())
+        return {**tensors, "lm_head.weight": pushes[0]}.items()
+
+    monkeypatch.setattr(ModelWeights, "named_tensors", stale_head)
+    code = main(["train", str(recipe_file), "--out", str(tmp_path / "run"), "--set", "learner.optimizer.lr=0.01"])
+    captured = capsys.readouterr()
+    assert code == 1
+    assert "the engine and the learner disagree" in captured.err
+    assert len(captured.err.strip().splitlines()) == 1
+    assert [e["stage"] for e in lines(tmp_path / "run")].count("rl") == 0
+
+
+def test_training_goes_where_reward_is(tmp_path: Path, recipe_file: Path) -> None:
+    """A few GRPO steps on the finished policy raise the probability of rewarded actions: the weights move."""
+    run("train", recipe_file, "--out", tmp_path / "run", "--set", "objective.preset=reinforce")
+    before, after = weights(tmp_path / "run/checkpoints/step-00000"), weights(tmp_path / "run/checkpoints/step-00006")
+    moved = [float((before[name] - after[name]).abs().max()) for name in before]
+    assert np.isfinite(moved).all()
