@@ -35,7 +35,7 @@ def make_parser() -> Parser:
     )
     parser.set_defaults(command=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for add in (_add_train, _add_eval, _add_list, _add_check, _add_version):
+    for add in (_add_train, _add_eval, _add_list, _add_check, _add_plot, _add_version):
         add(commands)
     return parser
 
@@ -121,6 +121,19 @@ def _add_check(commands: Any) -> None:
     parser.add_argument("env", metavar="ENV", help='an env\'s id, "module:Class" or "path/to/file.py:Class"')
     _add_set(parser, "set a setting of the environment")
     _add_json(parser, "the results")
+
+
+def _add_plot(commands: Any) -> None:
+    parser = _add(
+        commands,
+        "plot",
+        "plotting",
+        "Draw a run's learning curve.",
+        "  agentrl plot runs/calculator-seed0\n  agentrl plot runs/calculator-seed0 --out curve.png",
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run folder")
+    parser.add_argument("--out", type=Path, metavar="PNG", help="the picture (default: RUN/learning_curve.png)")
+    parser.set_defaults(json=None)
 
 
 def _add_version(commands: Any) -> None:

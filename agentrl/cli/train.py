@@ -67,3 +67,12 @@ def _train(recipe: Recipe, folder: Path, json: str | None) -> None:
     with make_display(sys.stderr if json == STDOUT else sys.stdout) as display:
         summary = asyncio.run(train(recipe, folder, display=display))
     write_json(json, summary)
+    _draw(folder, json)
+
+
+def _draw(folder: Path, json: str | None) -> None:
+    """Leave the learning curve beside the records, where matplotlib is there to draw it."""
+    from agentrl.train.plot import plot_run
+
+    if importlib.util.find_spec("matplotlib") is not None and json != STDOUT:
+        print(f"learning curve: {plot_run(folder, folder / 'learning_curve.png')}")

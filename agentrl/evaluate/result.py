@@ -16,6 +16,7 @@ from typing import Any
 
 from agentrl.evaluate.statistics import (
     Interval,
+    known,
     mean_interval,
     pass_at_k_interval,
     success_interval,
@@ -56,10 +57,10 @@ class EvaluationResult:
             "truncated": self.truncated,
             "outcomes": dict(self.outcomes),
             "errors": dict(self.errors),
-            "turns": _known(self.turns),
-            "tokens": _known(self.tokens),
-            "action_tokens": _known(self.action_tokens),
-            "metrics": {name: _known(value) for name, value in self.metrics.items()},
+            "turns": known(self.turns),
+            "tokens": known(self.tokens),
+            "action_tokens": known(self.action_tokens),
+            "metrics": {name: known(value) for name, value in self.metrics.items()},
         }
 
 
@@ -194,7 +195,3 @@ def _sorted_counts(outcomes: Iterable[str]) -> dict[str, int]:
 def _mean(values: Iterable[float]) -> float:
     found = list(values)
     return math.fsum(found) / len(found) if found else math.nan
-
-
-def _known(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -19,6 +19,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,15 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 
 LEVEL = 0.95
+
+
+class IntervalDict(TypedDict):
+    """An `Interval` as JSON: None where nothing can be said."""
+
+    mean: float | None
+    low: float | None
+    high: float | None
+    n: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +57,9 @@ class Interval:
         limits = "" if math.isnan(self.low) else f" [{self.low:.3f}, {self.high:.3f}]"
         return f"{self.mean:.3f}{limits}"
 
-    def to_dict(self) -> dict[str, float | int | None]:
+    def to_dict(self) -> IntervalDict:
         """Plain JSON values; nan becomes None, since JSON has no nan."""
-        return {"mean": _known(self.mean), "low": _known(self.low), "high": _known(self.high), "n": self.n}
+        return {"mean": known(self.mean), "low": known(self.low), "high": known(self.high), "n": self.n}
 
 
 UNKNOWN = Interval(math.nan, math.nan, math.nan, 0)
@@ -196,5 +206,5 @@ def _normal_quantile(level: float) -> float:
     return NormalDist().inv_cdf((1 + level) / 2)
 
 
-def _known(value: float) -> float | None:
+def known(value: float) -> float | None:
     return None if math.isnan(value) else value

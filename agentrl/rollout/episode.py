@@ -120,7 +120,8 @@ class _Episode:
                 return _End(Outcome.TRUNCATED_TURNS)
             if len(self.stream.turns) == self.max_turns:
                 return await self._cut(Outcome.TRUNCATED_TURNS, None)
-            self.stream.feed(self.renderer.extend(result.observation, stopped=True))
+            stopped = bool(completion.token_ids[-1] == self.renderer.end_of_turn_id)
+            self.stream.feed(self.renderer.extend(result.observation, stopped=stopped))
 
     async def _reset(self) -> str | None:
         call = invoke(self.env.reset, seed=self.job.seed, options={"task": self.job.task})

@@ -97,7 +97,7 @@ async def train(recipe: Recipe, folder: Path, *, display: Display) -> RunSummary
         if not facts:
             await _warm_up(parts)
         await _reinforce(parts, state, start=facts.get("step", 0))
-        summary = run.write_summary(recipe)
+    summary = run.summary(recipe)
     display.finish(summary)
     return summary
 
@@ -225,13 +225,13 @@ async def _evaluate(parts: _Parts, name: str, step: int) -> None:
         result = await evaluate_tasks(
             lambda: make_env(recipe), parts.held_out, parts.engine, parts.renderer, recipe.rollout, seed=recipe.seed
         )
-    metrics = {"success": result.success.mean, "low": result.success.low, "high": result.success.high}
-    share = result.metrics.get("called_tool")
+    success, share = result.success, result.metrics.get("called_tool")
+    metrics = {"success": success.mean, "low": success.low, "high": success.high}
     if share is not None:
         metrics["tool_share"] = share
     run.record("evaluation", step, metrics)
     if name:
-        run.success[name] = result.success.to_dict()
+        run.success[name] = success.to_dict()
         if share is not None:
             run.tool_share[name] = share
     parts.display.note(f"held-out greedy success at RL step {step}: {result.success}")

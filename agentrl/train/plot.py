@@ -1,7 +1,7 @@
 """The learning curve of a run as a picture.
 
-What comes in: a run folder. What goes out: a PNG: held-out success with its interval, training success, and the share of
-episodes that called a tool, over the warm-up's and RL's steps. Knows no model.
+What comes in: a run folder. What goes out: a PNG: held-out success with its interval, training success, and the share
+of episodes that called a tool, over the warm-up's and RL's steps. Knows no model.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def plot_run(folder: Path, picture: Path) -> Path:
     means = [e["success"] for e in held_out]
     below = [e["success"] - e["low"] for e in held_out]
     above = [e["high"] - e["success"] for e in held_out]
-    style = {"fmt": "o-", "color": "black", "capsize": 3, "lw": 1.5}
     label = "success on held-out tasks, greedy (95 %)"
-    axes.errorbar([e["step"] for e in held_out], means, [below, above], label=label, **style)
+    points = [e["step"] for e in held_out]
+    axes.errorbar(points, means, [below, above], fmt="o-", color="black", capsize=3, lw=1.5, label=label)
     axes.set(xlabel="RL step (0: after warm-up)", ylabel="share of episodes", ylim=(-0.02, 1.02), title=_title(folder))
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")

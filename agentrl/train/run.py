@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from agentrl.errors import ConfigError
+from agentrl.evaluate.statistics import IntervalDict
 from agentrl.rollout.records import write_trajectories
 from agentrl.train.recipe import Recipe
-from agentrl.train.summary import IntervalDict, RunSummary
+from agentrl.train.summary import RunSummary
 from agentrl.trajectory import Group, Trajectory
 
 
@@ -88,9 +89,9 @@ class Run:
         self.failures.update(facts["failures"])
         self.success, self.tool_share = dict(facts["success"]), dict(facts["tool_share"])
 
-    def write_summary(self, recipe: Recipe) -> RunSummary:
-        """Write `summary.json` and return it."""
-        summary: RunSummary = {
+    def summary(self, recipe: Recipe) -> RunSummary:
+        """The run so far."""
+        return {
             "name": recipe.name,
             "seed": recipe.seed,
             "engine": recipe.engine.kind,
@@ -100,8 +101,11 @@ class Run:
             "wall_s": {stage: round(seconds, 2) for stage, seconds in self.wall_s.items()},
             "failures": dict(self.failures),
         }
-        (self.folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-        return summary
+
+    def write_summary(self, recipe: Recipe) -> None:
+        """Write `summary.json`."""
+        text = json.dumps(self.summary(recipe), indent=2) + "\n"
+        (self.folder / "summary.json").write_text(text, encoding="utf-8")
 
     def close(self) -> None:
         self._metrics.close()

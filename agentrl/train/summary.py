@@ -6,18 +6,12 @@ In: the numbers of a finished run. Out: text. Knows no model and no file.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
+
+if TYPE_CHECKING:
+    from agentrl.evaluate.statistics import IntervalDict
 
 LABELS = {"warmup": "after warm-up", "end": "after RL"}
-
-
-class IntervalDict(TypedDict):
-    """A share with its 95 % interval, over `n` tasks."""
-
-    mean: float
-    low: float
-    high: float
-    n: int
 
 
 class RunSummary(TypedDict):
@@ -62,8 +56,12 @@ def _success_row(summary: RunSummary, stage: str) -> tuple[str, ...]:
     share = summary["tool_share"].get(stage)
     return (
         LABELS.get(stage, stage),
-        f"{success['mean']:.3f}",
-        f"[{success['low']:.3f}, {success['high']:.3f}]",
+        _number(success["mean"]),
+        f"[{_number(success['low'])}, {_number(success['high'])}]",
         str(success["n"]),
         "-" if share is None else f"{share:.0%}",
     )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -109,6 +109,22 @@ async def test_cancelling_takes_the_row_out_and_the_others_go_on() -> None:
         assert not engine._rows
 
 
+async def test_who_is_cancelled_while_waiting_is_never_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(MODEL, max_batch=1) as engine:
+        prefill, computed = engine._model.prefill, []
+
+        def spy(prompts, *rest):  # type: ignore[no-untyped-def]
+            computed.extend(len(p.token_ids) for p in prompts)
+            return prefill(prompts, *rest)
+
+        monkeypatch.setattr(engine._model, "prefill", spy)
+        jobs = [asyncio.create_task(engine.complete(request(prompt(5 + i), 60, episode=f"e{i}"))) for i in range(3)]
+        await until(lambda: engine._rows)
+        jobs[1].cancel()
+        await asyncio.gather(jobs[0], jobs[2])
+        assert computed == [5, 7]
+
+
 async def test_abort_returns_what_was_sampled() -> None:
     async with serving(MODEL, max_batch=1) as engine:
         running = asyncio.create_task(engine.complete(request(prompt(5), 250, episode="a")))

@@ -147,7 +147,7 @@ async def test_a_run_whose_machinery_is_broken_stops_and_says_what_broke() -> No
     outcomes = [t.outcome for g in groups for t in g.trajectories]
     assert outcomes.count(Outcome.FAILED_ENGINE) == 6
     assert [len(g.valid) for g in groups] == [0, 0, 3, 3]
-    with pytest.raises(RunStoppedError, match=r"6 of 12 episodes failed.*failed_engine x6: EngineFailure: no memory left"):
+    with pytest.raises(RunStoppedError, match=r"6 of 12 episodes failed.*failed_engine x6: EngineFailure: no memory"):
         await make_collector(RandomEngine(before=before, stop=1.0), max_failed_share=0.4).collect(0)
 
 

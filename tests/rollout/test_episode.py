@@ -98,7 +98,8 @@ async def test_a_terminated_episode() -> None:
     assert [turn.state_id for turn in trajectory.turns] == ["s0", "s1", "s2"]
     assert trajectory.metrics == {"seen": 3.0, "turns": 3.0}
     text = ByteTokenizer().decode(trajectory.segments[0].token_ids.tolist())
-    assert text.startswith("<|im_start|>system\nbe brief") and text.endswith("<|im_start|>assistant\nc<|im_end|>")
+    assert text.startswith("<|im_start|>system\nbe brief")
+    assert text.endswith("<|im_start|>assistant\nc<|im_end|>")
     assert [m["role"] for m in trajectory.messages][:3] == ["system", "user", "assistant"]
 
 

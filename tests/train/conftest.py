@@ -11,7 +11,7 @@ name = "small"
 seed = {seed}
 
 [env]
-id = "calculator"
+id = "{env}"
 
 [policy.tiny]
 hidden = 32
@@ -19,14 +19,17 @@ layers = 2
 heads = 2
 kv_heads = 1
 head_dim = 16
-merges = 200
+merges = 20
 
 [engine]
 max_context = 192
 
 [warmup]
-steps = 3
-episodes_per_step = 8
+steps = 8
+episodes_per_step = 16
+
+[warmup.optimizer]
+lr = 0.01
 
 [rollout]
 groups_per_step = 3
@@ -51,8 +54,12 @@ threads = 1
 """
 
 
+def small_recipe() -> str:
+    return SMALL.format(seed=0, env=f"{Path(__file__).with_name('letters.py')}:Letters")
+
+
 @pytest.fixture
 def recipe_file(tmp_path: Path) -> Path:
     path = tmp_path / "small.toml"
-    path.write_text(SMALL.format(seed=0))
+    path.write_text(small_recipe())
     return path
