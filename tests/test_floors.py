@@ -72,6 +72,7 @@ OUTSIDE = [
     ("agentrl.engine.*", "numpy"),
     ("agentrl.rollout.*", "numpy pyarrow"),
     ("agentrl.learner.*", "numpy torch transformers safetensors"),
+    ("agentrl.train.plot", "matplotlib"),
     ("agentrl.train.*", "numpy torch rich"),
     ("agentrl.evaluate.*", "numpy pydantic rich"),
     ("agentrl.config.*", "pydantic tomli_w"),

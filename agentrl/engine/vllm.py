@@ -131,11 +131,13 @@ class VllmEngine:
             from vllm.v1.engine.async_llm import AsyncLLM  # noqa: F401
 
             vllm = self._settings.vllm
-            memory: dict[str, float]
+            platform: dict[str, float]
             if current_platform.is_cpu():
-                memory = {"kv_cache_memory_bytes": int(vllm.kv_cache_gib * 2**30)}
+                # A prompt computed in parts rewinds its request's generator, which torch's CPU generators cannot do.
+                whole = {"enable_chunked_prefill": False, "max_num_batched_tokens": max(8192, self.max_context)}
+                platform = {"kv_cache_memory_bytes": int(vllm.kv_cache_gib * 2**30), **whole}
             else:
-                memory = {"gpu_memory_utilization": vllm.gpu_memory_utilization}
+                platform = {"gpu_memory_utilization": vllm.gpu_memory_utilization}
             config = AsyncEngineArgs(
                 model=str(self._model_folder),
                 skip_tokenizer_init=True,
@@ -147,7 +149,7 @@ class VllmEngine:
                 max_num_seqs=self._settings.max_batch,
                 enforce_eager=vllm.enforce_eager,
                 enable_prefix_caching=True,
-                **memory,
+                **platform,
             ).create_engine_config()
             config.additional_config = process.ChildSetup(self._log)
             return config

@@ -17,7 +17,7 @@ from agentrl.learner.logprobs import check_head
 from agentrl.learner.settings import TinySettings
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel as PreTrainedModel
 
 
 def load_model(path: str | Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> PreTrainedModel:

@@ -43,7 +43,7 @@ from agentrl.train.warmup import imitate
 from agentrl.trajectory import Group
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from agentrl.learner.policy import PreTrainedModel
 
 _PROBES = 4
 

@@ -14,7 +14,7 @@ import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from agentrl.engine.base import Request, Sampling
-from agentrl.engine.hf import HFEngine
+from agentrl.engine.hf import HFEngine, compute_thread
 from agentrl.engine.settings import EngineSettings
 
 VOCAB = 97
@@ -39,9 +39,11 @@ def tiny_model(seed: int = 0, **changes: Any) -> Qwen3ForCausalLM:
 
 
 @asynccontextmanager
-async def serving(model: Qwen3ForCausalLM, **settings: Any) -> AsyncIterator[HFEngine]:
-    """A started engine over a copy of `model`, closed at the end."""
+async def serving(model: Qwen3ForCausalLM, *, threaded: bool = False, **settings: Any) -> AsyncIterator[HFEngine]:
+    """A started engine over a copy of `model`, closed at the end; `threaded` as it is with a GPU."""
     engine = HFEngine(copy.deepcopy(model), EngineSettings(**({"max_context": 256, "max_batch": 64} | settings)))
+    if threaded:
+        engine._thread = compute_thread()
     await engine.start()
     try:
         yield engine

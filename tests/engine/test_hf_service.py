@@ -10,11 +10,10 @@ import time
 import numpy as np
 import pytest
 import torch
-from transformers import BertConfig, BertModel, MistralConfig, MistralForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from agentrl.engine.hf import HFEngine
-from agentrl.engine.settings import EngineSettings, VllmSettings
-from agentrl.errors import ConfigError, EngineFailure
+from agentrl.engine.hf import HFEngine, compute_thread
+from agentrl.engine.settings import EngineSettings
+from agentrl.errors import EngineFailure
 from agentrl.trajectory import Completion
 from tests.engine.hf_world import Weights, greedy_twin, is_greedy, prompt, request, serving, tiny_model, until
 
@@ -43,30 +42,33 @@ async def workload(engine: HFEngine, stall_s: float = 0.0) -> list[list[tuple[li
     return [[(c.token_ids.tolist(), c.logprobs.tobytes()) for c in episode] for episode in episodes]
 
 
-async def test_the_same_bits_whether_the_environment_is_fast_or_slow() -> None:
+@pytest.mark.parametrize("threaded", [False, True])
+async def test_the_same_bits_whether_the_environment_is_fast_or_slow(threaded: bool) -> None:
     runs = []
     for stall_s in (0.0, 0.003, 0.0):  # a step of this model takes about 2 ms
-        async with serving(MODEL, max_batch=20) as engine:
+        async with serving(MODEL, threaded=threaded, max_batch=20) as engine:
             runs.append(await workload(engine, stall_s))
     assert len({tuple(tokens) for episode in runs[0] for tokens, _ in episode}) > 50
     assert runs[0] == runs[1]
     assert runs[0] == runs[2]
 
 
-async def test_after_a_weight_update_an_old_engine_is_as_good_as_new() -> None:
+@pytest.mark.parametrize("threaded", [False, True])
+async def test_after_a_weight_update_an_old_engine_is_as_good_as_new(threaded: bool) -> None:
     new = tiny_model(seed=1)
-    async with serving(MODEL) as engine:
+    async with serving(MODEL, threaded=threaded) as engine:
         await asyncio.gather(*[engine.complete(request(prompt(90, i), 80, episode=f"x{i}")) for i in range(40)])
         assert engine._model._kv._buffer.shape[2] >= 40
         await engine.update_weights(Weights(new), version=1)
         assert engine._model._kv._buffer.numel() == 0
         old_engine = await workload(engine)
-    async with serving(new) as engine:
+    async with serving(new, threaded=threaded) as engine:
         assert old_engine == await workload(engine)
 
 
-async def test_a_short_request_overtakes_a_long_one() -> None:
-    async with serving(MODEL) as engine:
+@pytest.mark.parametrize("threaded", [False, True])
+async def test_a_short_request_overtakes_a_long_one(threaded: bool) -> None:
+    async with serving(MODEL, threaded=threaded) as engine:
         long = asyncio.create_task(engine.complete(request(prompt(5), 240, episode="long")))
         await until(lambda: engine._rows)
         short = await engine.complete(request(prompt(8), 3, episode="short"))
@@ -75,8 +77,8 @@ async def test_a_short_request_overtakes_a_long_one() -> None:
         assert is_greedy(MODEL, prompt(5), (await long).token_ids)
 
 
-async def test_the_event_loop_runs_while_the_model_computes_and_an_abort_counts_at_once() -> None:
-    async with serving(MODEL) as engine:
+async def test_with_a_thread_the_loop_runs_while_the_model_computes_and_an_abort_counts_at_once() -> None:
+    async with serving(MODEL, threaded=True) as engine:
         started, go_on = threading.Event(), threading.Event()
         forward = engine._model.decode
 
@@ -95,8 +97,9 @@ async def test_the_event_loop_runs_while_the_model_computes_and_an_abort_counts_
         assert (len((await job).token_ids), (await job).finish_reason) == (1, "abort")
 
 
-async def test_cancelling_takes_the_row_out_and_the_others_go_on() -> None:
-    async with serving(MODEL, max_batch=3) as engine:
+@pytest.mark.parametrize("threaded", [False, True])
+async def test_cancelling_takes_the_row_out_and_the_others_go_on(threaded: bool) -> None:
+    async with serving(MODEL, threaded=threaded, max_batch=3) as engine:
         jobs = [asyncio.create_task(engine.complete(request(prompt(5 + i, i), 200, episode=f"e{i}"))) for i in range(4)]
         await until(lambda: len(engine._rows) == 3)
         jobs[0].cancel()
@@ -109,8 +112,11 @@ async def test_cancelling_takes_the_row_out_and_the_others_go_on() -> None:
         assert not engine._rows
 
 
-async def test_who_is_cancelled_while_waiting_is_never_computed(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with serving(MODEL, max_batch=1) as engine:
+@pytest.mark.parametrize("threaded", [False, True])
+async def test_who_is_cancelled_while_waiting_is_never_computed(
+    monkeypatch: pytest.MonkeyPatch, threaded: bool
+) -> None:
+    async with serving(MODEL, threaded=threaded, max_batch=1) as engine:
         prefill, computed = engine._model.prefill, []
 
         def spy(prompts, *rest):  # type: ignore[no-untyped-def]
@@ -125,8 +131,9 @@ async def test_who_is_cancelled_while_waiting_is_never_computed(monkeypatch: pyt
         assert computed == [5, 7]
 
 
-async def test_abort_returns_what_was_sampled() -> None:
-    async with serving(MODEL, max_batch=1) as engine:
+@pytest.mark.parametrize("threaded", [False, True])
+async def test_abort_returns_what_was_sampled(threaded: bool) -> None:
+    async with serving(MODEL, threaded=threaded, max_batch=1) as engine:
         running = asyncio.create_task(engine.complete(request(prompt(5), 250, episode="a")))
         waiting = asyncio.create_task(engine.complete(request(prompt(6), 250, episode="b")))
         await until(lambda: engine._rows and len(engine._rows[0].token_ids) >= 5)
@@ -147,8 +154,11 @@ async def test_abort_returns_what_was_sampled() -> None:
         )
 
 
-async def test_close_fails_what_is_pending_and_may_be_called_twice() -> None:
+@pytest.mark.parametrize("threaded", [False, True])
+async def test_close_fails_what_is_pending_and_may_be_called_twice(threaded: bool) -> None:
     engine = HFEngine(copy.deepcopy(MODEL), EngineSettings(max_context=256, max_batch=1))
+    if threaded:
+        engine._thread = compute_thread()
     with pytest.raises(EngineFailure, match="call start"):
         await engine.complete(request(prompt(5), 5))
     await engine.start()
@@ -168,8 +178,9 @@ async def test_close_fails_what_is_pending_and_may_be_called_twice() -> None:
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("hf-engine")]
 
 
-async def test_a_broken_step_fails_its_requests_and_the_engine_goes_on() -> None:
-    async with serving(MODEL) as engine:
+@pytest.mark.parametrize("threaded", [False, True])
+async def test_a_broken_step_fails_its_requests_and_the_engine_goes_on(threaded: bool) -> None:
+    async with serving(MODEL, threaded=threaded) as engine:
         decode = engine._model.decode
 
         def broken(*arguments):  # type: ignore[no-untyped-def]
@@ -186,8 +197,9 @@ async def test_a_broken_step_fails_its_requests_and_the_engine_goes_on() -> None
         assert completion.token_ids.tolist() == greedy_twin(MODEL, prompt(5), 5)
 
 
-async def test_breaking_where_rows_move_fails_the_moved_and_not_the_finished() -> None:
-    async with serving(MODEL) as engine:
+@pytest.mark.parametrize("threaded", [False, True])
+async def test_breaking_where_rows_move_fails_the_moved_and_not_the_finished(threaded: bool) -> None:
+    async with serving(MODEL, threaded=threaded) as engine:
         rearrange = engine._model.rearrange
 
         def broken(*arguments):  # type: ignore[no-untyped-def]
@@ -203,8 +215,9 @@ async def test_breaking_where_rows_move_fails_the_moved_and_not_the_finished() -
         assert completion.token_ids.tolist() == greedy_twin(MODEL, prompt(5), 5)
 
 
-async def test_a_broken_prompt_step_leaves_the_running_rows_alone() -> None:
-    async with serving(MODEL) as engine:
+@pytest.mark.parametrize("threaded", [False, True])
+async def test_a_broken_prompt_step_leaves_the_running_rows_alone(threaded: bool) -> None:
+    async with serving(MODEL, threaded=threaded) as engine:
         long = asyncio.create_task(engine.complete(request(prompt(5), 250, episode="long")))
         await until(lambda: engine._rows)
         prefill = engine._model.prefill
@@ -225,11 +238,12 @@ async def test_a_broken_prompt_step_leaves_the_running_rows_alone() -> None:
         assert is_greedy(MODEL, prompt(5), (await long).token_ids)
 
 
-async def test_weights_that_are_not_finite_fail_and_leave_nothing_behind() -> None:
+@pytest.mark.parametrize("threaded", [False, True])
+async def test_weights_that_are_not_finite_fail_and_leave_nothing_behind(threaded: bool) -> None:
     ruined = copy.deepcopy(MODEL)
     with torch.no_grad():
         ruined.model.layers[0].self_attn.k_proj.weight.fill_(float("nan"))
-    async with serving(MODEL) as engine:
+    async with serving(MODEL, threaded=threaded) as engine:
         await engine.update_weights(Weights(ruined), 1)
         with pytest.raises(EngineFailure, match=r"not finite \(weights version 1\)"):
             await engine.complete(request(prompt(40), 5))
@@ -239,8 +253,9 @@ async def test_weights_that_are_not_finite_fail_and_leave_nothing_behind() -> No
             assert completion.token_ids.tolist() == greedy_twin(MODEL, prompt(3 + 30 * index), 5)
 
 
-async def test_limits_of_a_request() -> None:
-    async with serving(MODEL, max_context=32) as engine:
+@pytest.mark.parametrize("threaded", [False, True])
+async def test_limits_of_a_request(threaded: bool) -> None:
+    async with serving(MODEL, threaded=threaded, max_context=32) as engine:
         assert engine.max_context == 32
         full = await engine.complete(request(prompt(20), 100))
         assert (len(full.token_ids), full.finish_reason) == (12, "length")
@@ -257,43 +272,3 @@ async def test_limits_of_a_request() -> None:
         ):
             with pytest.raises(EngineFailure, match=complaint):
                 await engine.complete(wrong)
-
-
-def test_models_that_cannot_be_served_are_refused() -> None:
-    small = {
-        "hidden_size": 16,
-        "intermediate_size": 16,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "vocab_size": 9,
-    }
-    windowed = Qwen3Config(
-        **small, num_key_value_heads=2, use_sliding_window=True, sliding_window=4, max_window_layers=1
-    )
-    for model, complaint in (
-        (Qwen3ForCausalLM(windowed), 'DynamicSlidingWindowLayer.*use engine.kind = "vllm"'),
-        (MistralForCausalLM(MistralConfig(**small, num_key_value_heads=2, sliding_window=8)), "full attention"),
-        (BertModel(BertConfig(**small)), 'forward has no logits_to_keep; use engine.kind = "vllm"'),
-        (torch.nn.Linear(2, 2), "wants a transformers causal language model, got Linear"),
-    ):
-        with pytest.raises(ConfigError, match=complaint):
-            HFEngine(model, EngineSettings(max_context=64))
-    with pytest.raises(ConfigError, match=r"made for 512 positions; set engine.max_context to 512"):
-        HFEngine(MODEL, EngineSettings(max_context=513))
-    with pytest.raises(ConfigError, match=r"engine\.vllm"):
-        HFEngine(MODEL, EngineSettings(max_context=64, vllm=VllmSettings(enforce_eager=False)))
-    with pytest.raises(ConfigError, match="max_batch is 0"):
-        HFEngine(MODEL, EngineSettings(max_context=64, max_batch=0))
-
-
-async def test_the_owner_of_a_shared_config_is_left_alone_and_rotary_frequencies_stay_exact() -> None:
-    config = copy.deepcopy(MODEL.config)
-    learner, sampler = Qwen3ForCausalLM(config), Qwen3ForCausalLM(config)
-    before = copy.deepcopy(config.to_dict()), config._attn_implementation
-    engine = HFEngine(sampler, EngineSettings(max_context=64), dtype=torch.bfloat16)
-    assert (learner.config.to_dict(), learner.config._attn_implementation) == before
-    assert sampler.lm_head.weight.dtype == torch.bfloat16
-    torch.testing.assert_close(sampler.model.rotary_emb.inv_freq, learner.model.rotary_emb.inv_freq, rtol=0, atol=0)
-    await engine.start()
-    assert len((await engine.complete(request(prompt(5), 9))).token_ids) == 9
-    await engine.close()

@@ -158,7 +158,8 @@ def test_stopping_leaves_no_process_a_readable_folder_and_says_how_to_go_on(
         time.sleep(0.5)  # somewhere in the imports or the set-up
     process.send_signal(stop)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    # A KeyboardInterrupt that Python met inside an exec() ends the process as SIGINT would; shells call both 130.
+    assert process.returncode in (130, -signal.SIGINT)
     assert f"agentrl train --resume {folder}" in errors
     assert "Traceback" not in errors
     assert not [p for p in psutil.process_iter() if _group(p) == process.pid]
