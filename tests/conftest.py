@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 # One thread each: tests run beside each other and beside subprocesses, and torch's threads wait for one another busily.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -14,3 +17,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 def _quiet_hub() -> None:
     """No test may go to the network."""
     os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@pytest.fixture
+def real_data(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of real data, with AGENTRL_DATA set to it."""
+    root = Path(os.environ.get("AGENTRL_DATA") or REPOSITORY.parent / "shared" / "data")
+    if not (root / "gsm8k" / "test.jsonl").is_file():
+        pytest.skip(f"no GSM8K files under {root}; set AGENTRL_DATA to the folder that holds gsm8k/")
+    monkeypatch.setenv("AGENTRL_DATA", str(root))
+    return root

@@ -131,7 +131,7 @@ def _value(node: ast.expr, text: str, depth: int) -> Fraction:
 
 def _literal(digits: str) -> Fraction:
     exponent = digits.lower().partition("e")[2]
-    if exponent and abs(int(exponent)) > MAX_BITS // 4:
+    if exponent and abs(int(exponent)) > MAX_BITS // 3:  # 10**n has more than 3 n bits
         raise ValueError("the number is too large or too small")
     return Fraction(digits)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib.util
+import shutil
 import sys
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import tomli_w
 from agentrl.cli import shipped
 from agentrl.cli.output import STDOUT, write_json
 from agentrl.config import dump_recipe, load_recipe
-from agentrl.errors import ConfigError, MissingDependencyError
+from agentrl.errors import ConfigError, MissingDependencyError, UserError
 from agentrl.train.display import make_display
 from agentrl.train.recipe import Recipe
 
@@ -32,6 +33,10 @@ def run(arguments: argparse.Namespace) -> int:
     (folder / "config.toml").write_text(dump_recipe(recipe), encoding="utf-8")
     try:
         _train(recipe, folder, arguments.json)
+    except UserError:
+        if not (folder / "checkpoints").is_dir():  # nothing was begun: the same --out will do once it is mended
+            shutil.rmtree(folder)
+        raise
     except KeyboardInterrupt:
         print(f"stopped; go on with: agentrl train --resume {folder}", file=sys.stderr)
         return 130

@@ -1,11 +1,9 @@
-"""Play an episode of an env directly, without an engine; find the real data."""
+"""Play an episode of an env directly, without an engine."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 
@@ -13,7 +11,6 @@ from agentrl.env import Env, Task
 from agentrl.messages import AssistantMessage, Message
 
 Policy = Callable[[Task, Sequence[Message]], AssistantMessage]
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @dataclass
@@ -45,13 +42,3 @@ async def _play(env: Env, task: Task, policy: Policy) -> Played:
 @pytest.fixture
 def play():
     return _play
-
-
-@pytest.fixture
-def real_data(monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of real data, with AGENTRL_DATA set to it."""
-    root = Path(os.environ.get("AGENTRL_DATA") or REPOSITORY.parent / "shared" / "data")
-    if not (root / "gsm8k" / "test.jsonl").is_file():
-        pytest.skip(f"no GSM8K files under {root}; set AGENTRL_DATA to the folder that holds gsm8k/")
-    monkeypatch.setenv("AGENTRL_DATA", str(root))
-    return root

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -165,11 +164,8 @@ async def test_shipped_suites_are_solved_by_the_oracle(renderer: Renderer, name:
 
 
 @pytest.mark.parametrize(("script", "solved"), [("gold", 1319), ("null", 0)])
-async def test_real_gsm8k(renderer: Renderer, monkeypatch: pytest.MonkeyPatch, script: str, solved: int) -> None:
-    data = Path(os.environ.get("AGENTRL_DATA", ROOT.parent / "shared" / "data"))
-    if not (data / "gsm8k" / "test.jsonl").is_file():
-        pytest.skip(f"GSM8K is not in {data}: set AGENTRL_DATA")
-    monkeypatch.setenv("AGENTRL_DATA", str(data))
+@pytest.mark.usefixtures("real_data")
+async def test_real_gsm8k(renderer: Renderer, script: str, solved: int) -> None:
     found = await evaluate(load_suite(ROOT / "scenarios" / "suites" / "gsm8k.toml"), ScriptedEngine(script), renderer)
     (scenario,) = found.scenarios
     assert found.success == wilson(solved, 1319)

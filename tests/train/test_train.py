@@ -107,7 +107,9 @@ def test_the_checkpoint_is_a_hugging_face_one_and_can_be_evaluated(finished: Pat
     assert tokenizer.decode(tokenizer.encode(text)) == text
     suite = tmp_path / "letters.toml"
     env = load_recipe(finished / "config.toml").env.id
-    suite.write_text(f'name = "letters"\n[[scenario]]\nname = "six"\nenv = "{env}"\ntasks = 6\nmax_tokens_per_turn = 12')
+    suite.write_text(
+        f'name = "letters"\n[[scenario]]\nname = "six"\nenv = "{env}"\ntasks = 6\nmax_tokens_per_turn = 12'
+    )
     done = run("eval", suite, "--policy", finished, "--json", tmp_path / "result.json")
     assert "success" in done.stdout
     overall = json.loads((tmp_path / "result.json").read_text())["overall"]
