@@ -215,6 +215,11 @@ class Learner:
         per_row = np.add.reduceat(batch.loss_mask.astype(np.int64), batch.row_starts[:-1])
         rows = np.flatnonzero(chosen[batch.row_trajectory] & (per_row > 0))
         lengths = (batch.row_starts[1:] - batch.row_starts[:-1])[rows]
+        if self.objective.needs_whole_trajectories and len(np.unique(batch.row_trajectory[rows])) < len(rows):
+            raise RunStoppedError(
+                "a ratio over whole sequences met a trajectory of several segments, which this learner may compute "
+                "apart: use objective.ratio = 'token' or 'none'"
+            )
         for members in micro_batches(lengths, self.micro_batch_tokens):
             picked = rows[members]
             padded = pad_rows(batch.token_ids, batch.row_starts, picked)
