@@ -5,7 +5,6 @@ The README's environment is taken verbatim. Command lines are parsed by the real
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shlex
 import tomllib
@@ -34,7 +33,6 @@ MOST_LINES = 30  # of the README's environment, imports and data included, blank
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _CODE_SPAN = re.compile(r"`([^`]+)`")
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
-_PLACEHOLDERS = {"NAME": "null", "RUN": "runs/a", "SUITE": "calculator", "ENV": "calculator", "...": ""}
 
 CALL = ("find_order", {"order_id": "#W0001"})
 
@@ -174,19 +172,35 @@ def test_what_python_blocks_import_is_there(page: str, body: str) -> None:
             exec(compile(line, page, "exec"), {})
 
 
-def command_lines() -> list[tuple[str, str]]:
-    """Every line of a shell block, and every code span in the text, that calls agentrl."""
+def commands() -> list[tuple[str, str]]:
+    """Every line of a shell block, and every code span in the text, that begins with agentrl."""
     found = []
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         lines = [line.strip() for lang in ("sh", "") for body in blocks(page, lang) for line in body.splitlines()]
         spans = [span for span in _CODE_SPAN.findall(_FENCE.sub("", text)) if "\n" not in span]
         found += [(page.name, line) for line in lines + spans if line.startswith("agentrl ")]
-    return found
+    return list(dict.fromkeys(found))
+
+
+def command_lines() -> list[tuple[str, str]]:
+    """Those that could be typed as they stand, so not the mere names of commands."""
+    return [
+        (page, line)
+        for page, line in commands()
+        if len(line.split()) > 2 or line in ("agentrl list", "agentrl version")
+    ]
 
 
 def test_there_are_command_lines() -> None:
     assert len(command_lines()) > 20
+
+
+@pytest.mark.parametrize("line", sorted({line for _, line in commands()} - {line for _, line in command_lines()}))
+def test_named_commands_are_there(line: str) -> None:
+    with pytest.raises(SystemExit) as end:
+        make_parser().parse_args([line.split()[1], "--help"])
+    assert end.value.code == 0
 
 
 @pytest.mark.parametrize(("page", "line"), command_lines())
@@ -202,7 +216,7 @@ def test_command_lines_parse(page: str, line: str) -> None:
 def test_settings_on_command_lines_are_known() -> None:
     """A recipe's settings, that is: those of `check` are the environment's own."""
     recipe = ROOT / "scenarios" / "train" / "calculator.toml"
-    for _, line in command_lines():
+    for _page, line in command_lines():
         words = shlex.split(line, comments=True)[1:]
         if words[0] == "train":
             read_recipe(recipe, make_parser().parse_args(words).overrides)
@@ -218,6 +232,6 @@ def test_relative_links_lead_somewhere(page: Path, target: str) -> None:
     assert (page.parent / target.partition("#")[0]).exists()
 
 
-def test_the_public_names_of_the_readme_are_there() -> None:
-    assert importlib.util.find_spec("agentrl.rollout.records") is not None
-    assert all(page.read_text(encoding="utf-8").count("```") % 2 == 0 for page in PAGES)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_code_blocks_are_closed(page: Path) -> None:
+    assert page.read_text(encoding="utf-8").count("```") == 2 * len(_FENCE.findall(page.read_text(encoding="utf-8")))

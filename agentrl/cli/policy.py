@@ -19,7 +19,7 @@ from agentrl.engine.settings import EngineSettings
 from agentrl.errors import ConfigError, MissingDependencyError
 from agentrl.render.parser import HermesParser
 from agentrl.render.renderer import Renderer
-from agentrl.render.tokenizer import ByteTokenizer
+from agentrl.render.tokenizer import ByteTokenizer, HFTokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ def load_player(policy: str, settings: EngineSettings, *, seed: int) -> Player:
 
     settings = replace(settings, max_context=min(settings.max_context, _positions(model)))
     device, dtype = find_device(LaunchSettings())
-    return Player(make_engine(settings, model, device, dtype, seed=seed), make_renderer(model))
+    return Player(make_engine(settings, model, device, dtype, seed=seed), make_renderer(HFTokenizer(model)))
 
 
 def _model(policy: str) -> str:

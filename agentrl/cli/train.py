@@ -26,16 +26,24 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if importlib.util.find_spec("torch") is None:
         raise MissingDependencyError("training needs torch, which is not installed: pip install 'agentrl[train]'")
-    from agentrl.train.run import new_folder
+    from agentrl.train.build import find_device
+    from agentrl.train.run import new_folder, write_whole
 
+    find_device(recipe.launch)
     folder = arguments.resume or new_folder(recipe)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.toml").write_text(dump_recipe(recipe), encoding="utf-8")
+    begun = folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / "config.toml", dump_recipe(recipe))
+    except OSError as error:
+        raise ConfigError(
+            f"the run folder {folder} cannot be written ({error.strerror}): give another --out"
+        ) from error
     try:
         _train(recipe, folder, arguments.json)
     except UserError:
-        if not (folder / "checkpoints").is_dir():  # nothing was begun: the same --out will do once it is mended
-            shutil.rmtree(folder)
+        if not begun and not (folder / "metrics.jsonl").exists():
+            shutil.rmtree(folder)  # only the recipe stands in it: the same --out will do once the mistake is mended
         raise
     except KeyboardInterrupt:
         print(f"stopped; go on with: agentrl train --resume {folder}", file=sys.stderr)
@@ -72,7 +80,8 @@ def _train(recipe: Recipe, folder: Path, json: str | None) -> None:
     with make_display(sys.stderr if json == STDOUT else sys.stdout) as display:
         summary = asyncio.run(train(recipe, folder, display=display))
     write_json(json, summary)
-    _draw(folder, json)
+    if recipe.train.steps:
+        _draw(folder, json)
 
 
 def _draw(folder: Path, json: str | None) -> None:

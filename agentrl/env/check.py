@@ -9,32 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import get_args
 
-from agentrl.env.base import Env, StepResult
+from agentrl.env.base import Env
 from agentrl.env.calling import invoke
+from agentrl.env.contract import checked_parts, checked_reset, checked_step
 from agentrl.env.registry import make
 from agentrl.env.task import Task
 from agentrl.env.tasks import PROCEDURAL_SPLITS, TaskSource
 from agentrl.env.tool_env import ToolEnv
 from agentrl.errors import DataError
-from agentrl.messages import (
-    AssistantMessage,
-    Message,
-    SystemMessage,
-    ToolCall,
-    ToolMessage,
-    UserMessage,
-    dump,
-)
+from agentrl.messages import AssistantMessage, Message, ToolCall, dump
 from agentrl.trajectory import RewardKind
 
 Policy = Callable[[Env, Task, Sequence[Message]], Awaitable[AssistantMessage]]
 
-_MESSAGES = (SystemMessage, UserMessage, AssistantMessage, ToolMessage)
 _TOLERANCE = 1e-9
 
 
@@ -211,49 +202,21 @@ def _maximum(env: Env) -> float:
 
 
 async def _play(env: Env, task: Task, policy: Policy) -> _Record:
-    observation, info = await invoke(env.reset, seed=0, options={"task": task})
-    _want_messages("reset", observation)
+    observation, info = checked_reset(await invoke(env.reset, seed=0, options={"task": task}))
     messages: list[Message] = list(observation)
     said: list[object] = [dump(messages), info.get("state_id")]
     parts: dict[str, float] = {}
     for _ in range(env.max_turns):
         action = await policy(env, task, tuple(messages))
-        result = await invoke(env.step, action)
-        due = _checked_step(env, result)
+        result, due = checked_step(env, await invoke(env.step, action))
         _add(parts, due)
         messages += [action, *result.observation]
         said += [dump(list(result.observation)), dict(due), result.info.get("state_id"), *result[2:4]]
         if result.terminated or result.truncated:
             break
     else:
-        _add(parts, await invoke(env.conclude, None))
+        _add(parts, checked_parts(env, "conclude", await invoke(env.conclude, None)))
     return _Record(tuple(said), parts)
-
-
-def _checked_step(env: Env, result: object) -> Mapping[str, float]:
-    """The reward's parts of a step, after a look at all that it returned."""
-    if not isinstance(result, tuple) or len(result) != 5:
-        raise _Fault(f"step must return StepResult(observation, reward, terminated, truncated, info), got {result!r}")
-    step = StepResult(*result)
-    _want_messages("step", step.observation)
-    if not isinstance(step.terminated, bool) or not isinstance(step.truncated, bool):
-        raise _Fault(f"terminated and truncated must be bools, got {step.terminated!r} and {step.truncated!r}")
-    if isinstance(step.reward, bool) or not isinstance(step.reward, int | float) or not math.isfinite(step.reward):
-        raise _Fault(f"the reward must be a finite float, got {step.reward!r}")
-    parts: Mapping[str, float] = step.info.get("rewards", {"reward": step.reward})
-    if strangers := parts.keys() - env.reward_kinds.keys():
-        raise _Fault(f"info['rewards'] has {sorted(strangers)}, which reward_kinds does not name")
-    if abs(sum(parts.values()) - step.reward) > _TOLERANCE:
-        raise _Fault(f"the parts in info['rewards'] sum to {sum(parts.values())}, and the reward is {step.reward}")
-    return parts
-
-
-def _want_messages(where: str, observation: Any) -> None:
-    if isinstance(observation, str) or not isinstance(observation, Sequence):
-        raise _Fault(f"{where} must give the new messages as a sequence, got {observation!r}")
-    wrong = [message for message in observation if not isinstance(message, _MESSAGES)]
-    if wrong:
-        raise _Fault(f"{where} must give messages (UserMessage, ToolMessage, ...), got {wrong[0]!r}")
 
 
 def _add(parts: dict[str, float], due: Mapping[str, float]) -> None:

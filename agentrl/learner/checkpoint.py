@@ -11,7 +11,7 @@ import os
 import pickle
 import random
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,6 @@ import numpy as np
 import torch
 
 from agentrl.errors import DataError
-from agentrl.learner.policy import copy_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -32,20 +31,21 @@ def save_checkpoint(
     root: Path,
     step: int,
     model: PreTrainedModel,
-    tokenizer_folder: Path,
+    save_tokenizer: Callable[[Path], None],
     state: Mapping[str, object],
     facts: Mapping[str, Any],
 ) -> Path:
     """Write `root/step-NNNNN`.
 
     Args:
+        save_tokenizer: writes the policy's tokenizer into a folder.
         state: tensors and numbers for `torch.save` (optimiser, schedule).
         facts: JSON values that the next run needs (stage, step, summary so far).
     """
     final, temporary = root / f"step-{step:05d}", root / f".writing-step-{step:05d}"
     shutil.rmtree(temporary, ignore_errors=True)
     model.save_pretrained(temporary)
-    copy_tokenizer(tokenizer_folder, temporary)
+    save_tokenizer(temporary)
     torch.save({**state, "random": _random_state()}, temporary / _STATE)
     (temporary / _FACTS).write_text(json.dumps({**facts, "step": step}, indent=2))
     for file in temporary.iterdir():
@@ -58,7 +58,7 @@ def save_checkpoint(
 
 def latest_checkpoint(root: Path) -> Path | None:
     """The complete checkpoint of the highest step, or None."""
-    found = sorted(p for p in root.glob("step-*") if (p / _FACTS).exists())
+    found = [folder for folder in _in_order(root) if (folder / _FACTS).exists()]
     return found[-1] if found else None
 
 
@@ -79,8 +79,12 @@ def load_state(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def keep_latest(root: Path, count: int) -> None:
     """Delete all but the first checkpoint (the start of RL, its reference) and the `count` latest."""
-    for folder in sorted(root.glob("step-*"))[1:-count]:
+    for folder in _in_order(root)[1:-count]:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _in_order(root: Path) -> list[Path]:
+    return sorted(root.glob("step-*"), key=lambda folder: int(folder.name.removeprefix("step-")))
 
 
 def _random_state() -> dict[str, Any]:

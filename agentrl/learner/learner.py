@@ -108,6 +108,7 @@ class Learner:
         """
         began = time.perf_counter()
         totals = Totals()
+        lr = float(self.schedule.get_last_lr()[0])  # of the first of the updates
         norms: list[float] = []
         self.model.train()
         for epoch in range(self.epochs):
@@ -116,7 +117,7 @@ class Learner:
         return {
             **totals.means(len(norms)),
             "grad_norm": float(np.mean(norms)) if norms else 0.0,
-            "lr": float(self.schedule.get_last_lr()[0]),
+            "lr": lr,
             "updates": float(len(norms)),
             "update_s": time.perf_counter() - began,
         }
@@ -159,7 +160,7 @@ class Learner:
     def _update_once(self, credited: Credited, part: IntArray, totals: Totals) -> float:
         weights = self.objective.token_weights(credited.batch, part)
         self.optimizer.zero_grad(set_to_none=True)
-        for micro in self._micros(credited.batch, part):
+        for micro in self._micros(credited.batch, part, credited.batch.loss_mask):
             self._accumulate(credited, weights, micro, totals)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
         if not torch.isfinite(norm):
@@ -201,18 +202,18 @@ class Learner:
         out = np.zeros(len(batch.token_ids), np.float32)
         model.eval()
         with torch.no_grad(), self._autocast():
-            for micro in self._micros(batch, np.arange(len(batch.trajectories))):
+            for micro in self._micros(batch, np.arange(len(batch.trajectories)), batch.action_mask):
                 logprobs, _ = token_logprobs(
                     model, micro.input_ids, micro.rows, micro.columns, temperature=self.temperature
                 )
                 out[micro.flat] = logprobs.float().cpu().numpy()
         return out
 
-    def _micros(self, batch: Batch, trajectories: IntArray) -> Iterator[_Micro]:
-        """Micro-batches of the trajectories' rows that hold a loss token, longest rows first."""
+    def _micros(self, batch: Batch, trajectories: IntArray, mask: BoolArray) -> Iterator[_Micro]:
+        """Micro-batches of the trajectories' rows that hold a token of the mask, longest rows first."""
         chosen = np.zeros(len(batch.trajectories), np.bool_)
         chosen[trajectories] = True
-        per_row = np.add.reduceat(batch.loss_mask.astype(np.int64), batch.row_starts[:-1])
+        per_row = np.add.reduceat(mask.astype(np.int64), batch.row_starts[:-1])
         rows = np.flatnonzero(chosen[batch.row_trajectory] & (per_row > 0))
         lengths = (batch.row_starts[1:] - batch.row_starts[:-1])[rows]
         if self.objective.needs_whole_trajectories and len(np.unique(batch.row_trajectory[rows])) < len(rows):
@@ -224,10 +225,7 @@ class Learner:
             picked = rows[members]
             padded = pad_rows(batch.token_ids, batch.row_starts, picked)
             starts = batch.row_starts[picked]
-            where = [
-                np.flatnonzero(batch.loss_mask[s : batch.row_starts[r + 1]])
-                for r, s in zip(picked, starts, strict=True)
-            ]
+            where = [np.flatnonzero(mask[s : batch.row_starts[r + 1]]) for r, s in zip(picked, starts, strict=True)]
             columns = np.concatenate(where)
             row_of = np.repeat(np.arange(len(picked)), [len(w) for w in where])
             yield _Micro(

@@ -6,7 +6,6 @@ checkpoint folder that transformers and vLLM load as any other. Knows no objecti
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,24 +81,4 @@ def make_tiny(settings: TinySettings, tokenizer_folder: Path, folder: Path, *, s
         model = Qwen3ForCausalLM(config)
     model.generation_config.do_sample = True
     model.save_pretrained(folder)
-    copy_tokenizer(tokenizer_folder, folder)
-
-
-def copy_tokenizer(source: Path, folder: Path) -> None:
-    """Copy a tokenizer's files beside a model, byte for byte."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in TOKENIZER_FILES:
-        if (source / name).exists():
-            shutil.copyfile(source / name, folder / name)
-
-
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-    "vocab.json",
-    "merges.txt",
-    "added_tokens.json",
-    "tokenizer.model",
-)
+    tokenizer.save_pretrained(folder)

@@ -139,7 +139,7 @@ def _checked(payload: Any, chars: int, index: int) -> ToolCall:
 
 def _refused(index: int, reason: str, name: str = "") -> ToolCall:
     name = name.encode(errors="replace").decode()[:100]
-    return ToolCall(id=f"call_{index}", name=name, error=f"Error: the tool call cannot be read: {reason}. {_WANTED}")
+    return ToolCall(id=f"call_{index}", name=name, error=f"the tool call cannot be read: {reason}. {_WANTED}")
 
 
 class _BadValue(ValueError):

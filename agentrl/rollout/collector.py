@@ -7,7 +7,9 @@ waits for another episode's turn. Knows no model, no objective and no file.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -17,14 +19,15 @@ from agentrl.engine.base import Engine
 from agentrl.env.base import Env
 from agentrl.env.calling import invoke
 from agentrl.env.tasks import TaskSource
-from agentrl.errors import RunStoppedError
+from agentrl.errors import BoundaryError, EnvFailure, RunStoppedError, UserError
 from agentrl.render.renderer import Renderer
-from agentrl.rollout.episode import Job, run_episode
+from agentrl.rollout.episode import Job, failed_trajectory, run_episode
 from agentrl.rollout.pool import run_pool
 from agentrl.rollout.settings import RolloutSettings
 from agentrl.seeds import derive_seed
 from agentrl.trajectory import Group, Trajectory
 
+_CLOSE_DEADLINE_S = 10.0
 _episode_numbers = itertools.count()
 
 
@@ -36,17 +39,38 @@ class EnvPool:
         self._free: list[Env] = []
 
     def take(self) -> Env:
-        return self._free.pop() if self._free else self._make_env()
+        """A free environment, or a new one.
+
+        Raises:
+            EnvFailure: it could not be made.
+        """
+        if self._free:
+            return self._free.pop()
+        try:
+            return self._make_env()
+        except (BoundaryError, UserError):
+            raise
+        except Exception as error:
+            raise EnvFailure(f"the environment could not be made: {type(error).__name__}: {error}") from error
 
     async def give(self, env: Env, *, healthy: bool) -> None:
         if healthy:
             self._free.append(env)
         else:
-            await invoke(env.close)
+            await _close(env)
 
     async def close(self) -> None:
         while self._free:
-            await invoke(self._free.pop().close)
+            await _close(self._free.pop())
+
+
+async def _close(env: Env) -> None:
+    """Close an environment; one that cannot be closed is left behind with a warning, for its episodes are over."""
+    try:
+        async with asyncio.timeout(_CLOSE_DEADLINE_S):
+            await invoke(env.close)
+    except Exception as error:
+        warnings.warn(f"{type(env).__name__}.close: {type(error).__name__}: {error}", RuntimeWarning, stacklevel=2)
 
 
 async def play(
@@ -66,15 +90,23 @@ async def play(
     """
     envs = make_env if isinstance(make_env, EnvPool) else EnvPool(make_env)
 
-    async def one(job: Job) -> Trajectory:
-        env = envs.take()
+    async def played(job: Job, env: Env) -> Trajectory:
         healthy = False
         try:
             episode_id = f"{job.group_id}/{next(_episode_numbers)}"
             trajectory = await run_episode(job, env, engine, renderer, settings, episode_id=episode_id)
             healthy = not trajectory.outcome.failed
+            return trajectory
         finally:
             await envs.give(env, healthy=healthy)
+
+    async def one(job: Job) -> Trajectory:
+        try:
+            env = envs.take()
+        except BoundaryError as error:
+            trajectory = failed_trajectory(job, error)
+        else:
+            trajectory = await played(job, env)
         if on_done is not None:
             on_done(trajectory)
         return trajectory
@@ -163,12 +195,12 @@ class Collector:
 
 
 def check_failures(trajectories: Sequence[Trajectory], max_share: float) -> None:
-    """Stop a run whose machinery is broken.
+    """Stop a run whose episodes fail, or end before the policy could say anything.
 
     Raises:
-        RunStoppedError: names each boundary that broke, how often, and one error's text.
+        RunStoppedError: names each way to fail, how often it came up, and one error's text.
     """
-    failed = [t for t in trajectories if t.outcome.failed]
+    failed = [t for t in trajectories if t.outcome.failed or not t.turns]
     if not trajectories or len(failed) / len(trajectories) <= max_share:
         return
     counts = Counter(t.outcome for t in failed)

@@ -9,7 +9,6 @@ objective.
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
@@ -17,11 +16,13 @@ from typing import Any, NamedTuple, TypeVar
 
 from agentrl.engine.base import Engine, Request, Sampling
 from agentrl.engine.scripted import Scene
-from agentrl.env.base import Env, StepResult
+from agentrl.env.base import Env, Observation, StepResult
 from agentrl.env.calling import invoke
+from agentrl.env.contract import checked_parts, checked_reset, checked_step
 from agentrl.env.task import Task
 from agentrl.errors import (
     BoundaryError,
+    ConfigError,
     EngineFailure,
     EnvFailure,
     SandboxFailure,
@@ -29,7 +30,7 @@ from agentrl.errors import (
     UserError,
     VerifierFailure,
 )
-from agentrl.messages import Message, dump
+from agentrl.messages import AssistantMessage, Message, dump
 from agentrl.render.renderer import Renderer
 from agentrl.rollout.recorder import Recorder
 from agentrl.rollout.settings import RolloutSettings
@@ -87,7 +88,13 @@ class _Episode:
         self.messages: list[Message] = []
         self.metrics: Mapping[str, float] = {}
         self.rng = random.Random(job.seed)
+        self.waits_for = "reset"
         self.max_turns = settings.max_turns or env.max_turns
+        if self.max_turns > env.max_turns:
+            raise ConfigError(
+                f"max_turns is {self.max_turns}, but {type(env).__name__} ends after {env.max_turns} turns: "
+                "lower it, or raise the environment's own max_turns"
+            )
         self.max_tokens = min(settings.max_tokens_per_episode, engine.max_context)
 
     async def play(self) -> _End:
@@ -95,11 +102,19 @@ class _Episode:
             async with asyncio.timeout(self.settings.episode_deadline_s):
                 return await self._play()
         except TimeoutError:
-            await self._conclude(None)
-            return _End(Outcome.TRUNCATED_TIME)
+            if self.waits_for != "complete":  # the environment is still at it: it cannot be asked what is due
+                limit = self.settings.episode_deadline_s
+                raise EnvFailure(f"{self.waits_for} had not returned when the episode's {limit} s were over") from None
+            return await self._cut(Outcome.TRUNCATED_TIME, None)
 
     async def _play(self) -> _End:
         state_id = await self._reset()
+        if len(self.stream) >= self.max_tokens:
+            return _End(
+                Outcome.TRUNCATED_TOKENS,
+                f"the prompt has {len(self.stream)} tokens and leaves no room in {self.max_tokens}: raise "
+                "rollout.max_tokens_per_episode and engine.max_context",
+            )
         while True:
             room = self.max_tokens - len(self.stream)
             if room <= 0:
@@ -112,27 +127,24 @@ class _Episode:
             self.messages.append(action)
             if completion.finish_reason == "length":
                 return await self._cut(Outcome.TRUNCATED_TOKENS, action)
-            result = await self._boundary(invoke(self.env.step, action), EnvFailure, "step")
-            state_id = self._take(result)
+            result = await self._step(action)
             if result.terminated:
                 return _End(Outcome.TERMINATED)
             if result.truncated:
                 return _End(Outcome.TRUNCATED_TURNS)
             if len(self.stream.turns) == self.max_turns:
                 return await self._cut(Outcome.TRUNCATED_TURNS, None)
+            state_id = result.info.get("state_id")
             stopped = bool(completion.token_ids[-1] == self.renderer.end_of_turn_id)
             self.stream.feed(self.renderer.extend(result.observation, stopped=stopped))
 
     async def _reset(self) -> str | None:
-        call = invoke(self.env.reset, seed=self.job.seed, options={"task": self.job.task})
-        observation, info = await self._boundary(call, EnvFailure, "reset")
+        async def reset() -> tuple[Observation, Mapping[str, Any]]:
+            return checked_reset(await invoke(self.env.reset, seed=self.job.seed, options={"task": self.job.task}))
+
+        observation, info = await self._boundary("reset", reset(), EnvFailure)
         self.messages.extend(observation)
         self.stream.feed(self.renderer.prompt(self.messages, self.env.tool_schemas))
-        if len(self.stream) >= self.max_tokens:
-            raise EngineFailure(
-                f"the prompt has {len(self.stream)} tokens and leaves no room in {self.max_tokens}: raise "
-                "rollout.max_tokens_per_episode and engine.max_context"
-            )
         self.metrics = info.get("metrics", {})
         state_id: str | None = info.get("state_id")
         return state_id
@@ -146,38 +158,31 @@ class _Episode:
         )
         scene = Scene(self.env, self.job.task, self.messages, self.rng, self.renderer)
         request = Request(self.stream.token_ids, sampling, self.episode_id, scene)
-        return await self._boundary(self.engine.complete(request), EngineFailure, "complete")
+        return await self._boundary("complete", self.engine.complete(request), EngineFailure)
 
-    def _take(self, result: StepResult) -> str | None:
-        observation, reward, _, _, info = result
-        parts = info.get("rewards")
-        if parts is None:
-            parts = {"reward": reward}
-        total = sum(parts.values())
-        if not math.isfinite(total):
-            raise VerifierFailure(f"step gave the reward parts {dict(parts)}: every part must be a finite number")
-        if abs(total - reward) > 1e-6 * max(1.0, abs(total)):
-            raise EnvFailure(f"step gave reward {reward}, but its parts {dict(parts)} sum to {total}")
+    async def _step(self, action: AssistantMessage) -> StepResult:
+        async def step() -> tuple[StepResult, Mapping[str, float]]:
+            return checked_step(self.env, await invoke(self.env.step, action))
+
+        result, parts = await self._boundary("step", step(), EnvFailure)
         self.stream.reward(parts)
-        self.messages.extend(observation)
-        self.metrics = info.get("metrics", self.metrics)
-        state_id: str | None = info.get("state_id")
-        return state_id
+        self.messages.extend(result.observation)
+        self.metrics = result.info.get("metrics", self.metrics)
+        return result
 
-    async def _cut(self, outcome: Outcome, action: Any) -> _End:
-        await self._conclude(action)
+    async def _cut(self, outcome: Outcome, action: AssistantMessage | None) -> _End:
+        """End at a limit; the environment says what is still due for what was done."""
+
+        async def conclude() -> Mapping[str, float]:
+            return checked_parts(self.env, "conclude", await invoke(self.env.conclude, action))
+
+        if self.stream.turns:
+            self.stream.reward(await self._boundary("conclude", conclude(), EnvFailure))
         return _End(outcome)
 
-    async def _conclude(self, action: Any) -> None:
-        if not self.stream.turns:
-            return
-        parts = await self._boundary(invoke(self.env.conclude, action), EnvFailure, "conclude")
-        if not math.isfinite(sum(parts.values())):
-            raise VerifierFailure(f"conclude gave the reward parts {dict(parts)}: every part must be a finite number")
-        self.stream.reward(parts)
-
-    async def _boundary(self, call: Awaitable[T], failure: type[BoundaryError], verb: str) -> T:
+    async def _boundary(self, verb: str, call: Awaitable[T], failure: type[BoundaryError]) -> T:
         """Await `call` under the turn's deadline; whatever breaks in it is a failure of that boundary."""
+        self.waits_for = verb
         limit = asyncio.timeout(self.settings.turn_deadline_s)
         try:
             async with limit:
@@ -207,6 +212,20 @@ class _Episode:
             error=end.error,
             messages=tuple(dump(self.messages)),
         )
+
+
+def failed_trajectory(job: Job, error: BoundaryError) -> Trajectory:
+    """The record of an episode that could not even begin."""
+    return Trajectory(
+        task_id=job.task.id,
+        group_id=job.group_id,
+        seed=job.seed,
+        segments=(),
+        turns=(),
+        outcome=_outcome_of(error),
+        reward=None,
+        error=f"{type(error).__name__}: {error}",
+    )
 
 
 def _outcome_of(error: BoundaryError) -> Outcome:

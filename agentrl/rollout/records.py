@@ -63,13 +63,15 @@ def write_trajectories(path: str | Path, trajectories: Sequence[Trajectory], **c
 
 
 def read_trajectories(path: str | Path) -> list[Trajectory]:
-    """Read a file, or every `*.parquet` of a folder in the order of their names.
+    """Read a file, or every `*.parquet` of a folder (a run's, or its `trajectories`) in the order of their names.
 
     Raises:
         MissingDependencyError: pyarrow is not installed.
         DataError: nothing is there, or a file is broken or holds something else; it is named.
     """
     path = Path(path)
+    if (path / "trajectories").is_dir():
+        path = path / "trajectories"
     if path.is_dir():
         files = sorted(path.glob("*.parquet"))
         if not files:

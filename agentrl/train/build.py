@@ -5,6 +5,7 @@ What comes in: a recipe and the run's folder. What goes out: the parts, each kno
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ from agentrl.engine.base import Engine
 from agentrl.engine.scripted import ScriptedEngine
 from agentrl.engine.settings import EngineSettings
 from agentrl.env.base import Env
+from agentrl.env.calling import invoke
 from agentrl.env.registry import make
 from agentrl.env.tasks import TaskSource
 from agentrl.errors import ConfigError, UnknownNameError
@@ -23,7 +25,7 @@ from agentrl.learner.policy import load_model, make_tiny
 from agentrl.render.parser import HermesParser
 from agentrl.render.renderer import Renderer
 from agentrl.render.tiny_tokenizer import train_tokenizer
-from agentrl.render.tokenizer import ByteTokenizer, HFTokenizer
+from agentrl.render.tokenizer import ByteTokenizer, Tokenizer
 from agentrl.rollout.collector import Collector
 from agentrl.train.recipe import LaunchSettings, Recipe
 
@@ -53,8 +55,8 @@ def make_env(recipe: Recipe) -> Env:
 async def policy_folder(recipe: Recipe, folder: Path) -> str:
     """Where the policy is loaded from. A tiny one is made in `folder` first, unless it stands there already."""
     if recipe.policy.path != "tiny":
-        return recipe.policy.path
-    texts = await demonstrations(recipe, _TOKENIZER_EPISODES)
+        return os.path.expanduser(recipe.policy.path)
+    texts = await demonstrations(recipe, _TOKENIZER_EPISODES) if recipe.policy.tiny.merges else []
     make_policy(recipe, texts, folder)
     return str(folder)
 
@@ -75,25 +77,21 @@ def make_policy(recipe: Recipe, texts: Sequence[str], folder: Path) -> None:
 async def demonstrations(recipe: Recipe, count: int) -> list[str]:
     """Texts of demonstrated episodes, as the chat template writes them: what a tiny tokenizer is learnt from."""
     tokenizer = ByteTokenizer()
-    engine = ScriptedEngine("demo")
     settings = replace(recipe.rollout, groups_per_step=count, group_size=1, max_tokens_per_episode=1_000_000)
-    collector = Collector(
-        TaskSource(make_env(recipe), "train"),
-        lambda: make_env(recipe),
-        engine,
-        Renderer(tokenizer, HermesParser()),
-        settings,
-        seed=recipe.seed,
-    )
+    renderer = make_renderer(tokenizer)
+    env = make_env(recipe)
+    tasks = TaskSource(env, "train")
+    collector = Collector(tasks, lambda: make_env(recipe), ScriptedEngine("demo"), renderer, settings, seed=recipe.seed)
     try:
         groups = await collector.collect(0)
     finally:
         await collector.close()
+        await invoke(env.close)
     return [tokenizer.decode(s.token_ids.tolist()) for g in groups for t in g.trajectories for s in t.segments]
 
 
-def make_renderer(policy: str) -> Renderer:
-    return Renderer(HFTokenizer(policy), HermesParser())
+def make_renderer(tokenizer: Tokenizer) -> Renderer:
+    return Renderer(tokenizer, HermesParser())
 
 
 def make_engine(settings: EngineSettings, policy: str, device: str, dtype: torch.dtype, *, seed: int) -> Engine:

@@ -18,10 +18,11 @@ import torch
 
 from agentrl.engine.base import Engine
 from agentrl.engine.scripted import ScriptedEngine
+from agentrl.env.base import Env
 from agentrl.env.calling import invoke
 from agentrl.env.task import Task
 from agentrl.env.tasks import TaskSource
-from agentrl.errors import ConfigError
+from agentrl.errors import DataError
 from agentrl.evaluate.evaluate import evaluate_tasks
 from agentrl.learner.checkpoint import keep_latest, latest_checkpoint, load_state, save_checkpoint
 from agentrl.learner.learner import Learner
@@ -30,13 +31,14 @@ from agentrl.learner.sync import ModelWeights, Sync
 from agentrl.objective.objective import Objective
 from agentrl.objective.spec import load_spec
 from agentrl.render.renderer import Renderer
-from agentrl.rollout.collector import Collector
+from agentrl.render.tokenizer import HFTokenizer
+from agentrl.rollout.collector import Collector, check_failures
 from agentrl.rollout.settings import RolloutSettings
 from agentrl.seeds import derive_seed
 from agentrl.train.build import find_device, make_engine, make_env, make_renderer, policy_folder
 from agentrl.train.display import Display
 from agentrl.train.metrics import rollout_metrics
-from agentrl.train.recipe import Recipe
+from agentrl.train.recipe import EvaluationSettings, Recipe
 from agentrl.train.run import Run
 from agentrl.train.summary import RunSummary
 from agentrl.train.warmup import imitate
@@ -57,10 +59,12 @@ class _Parts:
     display: Display
     model: PreTrainedModel
     dtype: torch.dtype
-    policy: str
+    tokenizer: HFTokenizer
     renderer: Renderer
     engine: Engine
+    env: Env  # gives the tasks; plays no episode
     held_out: list[Task]
+    stack: AsyncExitStack  # closes what the stages open
 
 
 async def train(recipe: Recipe, folder: Path, *, display: Display) -> RunSummary:
@@ -71,8 +75,6 @@ async def train(recipe: Recipe, folder: Path, *, display: Display) -> RunSummary
         SyncError: the engine did not get the learner's weights.
         RunStoppedError: too many episodes failed, or the gradient is not finite.
     """
-    if recipe.engine.kind.startswith("scripted:"):
-        raise ConfigError(f"engine.kind = {recipe.engine.kind!r} has no weights to train: use 'hf' or 'vllm'")
     device, dtype = find_device(recipe.launch)
     if recipe.launch.threads:
         torch.set_num_threads(recipe.launch.threads)
@@ -87,19 +89,41 @@ async def train(recipe: Recipe, folder: Path, *, display: Display) -> RunSummary
         display.note(f"run folder: {folder}" + (f", going on after RL step {facts['step']}" if facts else ""))
         display.stage("set up", 1)
         with run.timed("setup"):
+            env = make_env(recipe)
+            stack.push_async_callback(invoke, env.close)
+            held_out = held_out_tasks(env, recipe.evaluation)
             policy = await policy_folder(recipe, run.policy)
             model = load_trainable(checkpoint or policy, device=device)
             engine = make_engine(recipe.engine, policy, device, dtype, seed=recipe.seed)
             stack.push_async_callback(engine.close)
             await engine.start()
-        held_out = TaskSource(make_env(recipe), recipe.evaluation.split).distinct(recipe.evaluation.tasks)
-        parts = _Parts(recipe, run, display, model, dtype, policy, make_renderer(policy), engine, held_out)
+        tokenizer = HFTokenizer(policy)
+        renderer = make_renderer(tokenizer)
+        parts = _Parts(recipe, run, display, model, dtype, tokenizer, renderer, engine, env, held_out, stack)
         if not facts:
             await _warm_up(parts)
         await _reinforce(parts, state, start=facts.get("step", 0))
     summary = run.summary(recipe)
     display.finish(summary)
     return summary
+
+
+def held_out_tasks(env: Env, settings: EvaluationSettings) -> list[Task]:
+    """Different tasks of the evaluation's split, none of which is trained on.
+
+    Raises:
+        DataError: the split has too few tasks, or shares some with "train".
+    """
+    tasks = TaskSource(env, settings.split).distinct(settings.tasks)
+    trained = env.tasks("train")
+    if settings.split != "train" and trained is not None:
+        shared = {task.id for task in tasks} & {task.id for task in trained}
+        if shared:
+            raise DataError(
+                f"{len(shared)} of {len(tasks)} tasks of split {settings.split!r} are trained on as well: give "
+                "tasks(split) different tasks for each split, or set evaluation.split = 'train' and know what it says"
+            )
+    return tasks
 
 
 async def _warm_up(parts: _Parts) -> None:
@@ -125,7 +149,6 @@ async def _warm_up(parts: _Parts) -> None:
             step += 1
             run.record("warmup", step, metrics)
             parts.display.advance(step, metrics)
-    await collector.close()
 
 
 async def _reinforce(parts: _Parts, state: dict[str, object], *, start: int) -> None:
@@ -158,10 +181,9 @@ async def _reinforce(parts: _Parts, state: dict[str, object], *, start: int) -> 
         metrics = {**rollout_metrics(groups), **credited.metrics, **result, "sync_gap": gap, "rollout_s": rollout_s}
         metrics |= {"version": float(engine.version), "step_s": time.perf_counter() - began}
         run.record("rl", step + 1, metrics)
-        run.count_failures(groups)
+        run.count_failures(trajectory for group in groups for trajectory in group.trajectories)
         parts.display.advance(step + 1, metrics)
         await _after_step(parts, learner, groups, step + 1)
-    await collector.close()
 
 
 async def _after_step(parts: _Parts, learner: Learner, groups: Sequence[Group], step: int) -> None:
@@ -178,14 +200,11 @@ async def _after_step(parts: _Parts, learner: Learner, groups: Sequence[Group], 
 
 
 def _collector(parts: _Parts, engine: Engine, *, stage: str, rollout: RolloutSettings) -> Collector:
-    return Collector(
-        TaskSource(make_env(parts.recipe), "train"),
-        lambda: make_env(parts.recipe),
-        engine,
-        parts.renderer,
-        rollout,
-        seed=derive_seed(parts.recipe.seed, stage),
-    )
+    recipe, tasks = parts.recipe, TaskSource(parts.env, "train")
+    seed = derive_seed(recipe.seed, stage)
+    collector = Collector(tasks, lambda: make_env(recipe), engine, parts.renderer, rollout, seed=seed)
+    parts.stack.push_async_callback(collector.close)
+    return collector
 
 
 def _learner(parts: _Parts, objective: Objective) -> Learner:
@@ -207,11 +226,12 @@ def _learner(parts: _Parts, objective: Objective) -> Learner:
 async def _sync(parts: _Parts, learner: Learner) -> Sync:
     """The push and its canary; the probes are the prompts of the first tasks."""
     settings, env = parts.recipe.sync, make_env(parts.recipe)
+    parts.stack.push_async_callback(invoke, env.close)
+    tasks = TaskSource(env, "train")
     probes = []
-    for task in TaskSource(env, "train").distinct(_PROBES):
+    for task in tasks.distinct(_PROBES if tasks.size is None else min(_PROBES, tasks.size)):
         observation, _ = await invoke(env.reset, seed=0, options={"task": task})
         probes.append(parts.renderer.prompt(list(observation), env.tool_schemas))
-    await invoke(env.close)
     tolerance = settings.tolerance or (1e-4 if parts.dtype is torch.float32 else 0.15)
     weights = ModelWeights(parts.model)
     return Sync(weights, learner, parts.engine, probes, probe_tokens=settings.probe_tokens, tolerance=tolerance)
@@ -225,8 +245,10 @@ async def _evaluate(parts: _Parts, name: str, step: int) -> None:
         result = await evaluate_tasks(
             lambda: make_env(recipe), parts.held_out, parts.engine, parts.renderer, recipe.rollout, seed=recipe.seed
         )
+    check_failures(result.trajectories, recipe.rollout.max_failed_share)
+    run.count_failures(result.trajectories)
     success, share = result.success, result.metrics.get("called_tool")
-    metrics = {"success": success.mean, "low": success.low, "high": success.high}
+    metrics = {"success": success.mean, "low": success.low, "high": success.high, "failed": float(result.failed)}
     if share is not None:
         metrics["tool_share"] = share
     run.record("evaluation", step, metrics)
@@ -240,5 +262,6 @@ async def _evaluate(parts: _Parts, name: str, step: int) -> None:
 def _save(parts: _Parts, learner: Learner, step: int) -> None:
     run = parts.run
     with run.timed("checkpoint"):
-        save_checkpoint(run.checkpoints, step, parts.model, Path(parts.policy), learner.state(), {"run": run.facts()})
+        save_tokenizer = parts.tokenizer.save
+        save_checkpoint(run.checkpoints, step, parts.model, save_tokenizer, learner.state(), {"run": run.facts()})
         keep_latest(run.checkpoints, parts.recipe.train.keep_checkpoints)

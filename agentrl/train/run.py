@@ -8,12 +8,14 @@ began) and `summary.json`. Every line is flushed, so a killed run is readable. K
 from __future__ import annotations
 
 import json
+import math
+import shutil
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agentrl.errors import ConfigError
 from agentrl.evaluate.statistics import IntervalDict
@@ -21,6 +23,9 @@ from agentrl.rollout.records import write_trajectories
 from agentrl.train.recipe import Recipe
 from agentrl.train.summary import RunSummary
 from agentrl.trajectory import Group, Trajectory
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 
 class Run:
@@ -33,9 +38,8 @@ class Run:
     """
 
     def __init__(self, folder: Path, *, after: int | None = None) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
         self.folder = folder
+        self._after = after
         self.checkpoints, self.policy = folder / "checkpoints", folder / "policy"
         self._trajectories = folder / "trajectories"
         for made in (self.checkpoints, self._trajectories):
@@ -43,7 +47,7 @@ class Run:
         self._metrics_path = folder / "metrics.jsonl"
         self._forget_after(after)
         self._metrics = self._metrics_path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=None if after is None else after + 1)
+        self._boards: dict[str, SummaryWriter] = {}
         self.wall_s: dict[str, float] = defaultdict(float)
         self.failures: Counter[str] = Counter()
         self.success: dict[str, IntervalDict] = {}
@@ -51,19 +55,20 @@ class Run:
 
     def record(self, stage: str, step: int, metrics: Mapping[str, float]) -> None:
         """Append one step's metrics."""
-        line = {"stage": stage, "step": step, "time": round(time.time(), 3), **metrics}
+        line = {"stage": stage, "step": step, "time": round(time.time(), 3)}
+        line |= {name: value if math.isfinite(value) else None for name, value in metrics.items()}
         self._metrics.write(json.dumps(line) + "\n")
         self._metrics.flush()
         for name, value in metrics.items():
-            self._board.add_scalar(f"{stage}/{name}", value, step)
+            self._board(stage).add_scalar(name, value, step)
 
     def save_trajectories(self, name: str, groups: Sequence[Group], **columns: Any) -> None:
         """Write the groups' trajectories to `trajectories/<name>.parquet`."""
         members: list[Trajectory] = [t for group in groups for t in group.trajectories]
         write_trajectories(self._trajectories / f"{name}.parquet", members, **columns)
 
-    def count_failures(self, groups: Sequence[Group]) -> None:
-        self.failures.update(t.outcome.value for group in groups for t in group.trajectories if t.outcome.failed)
+    def count_failures(self, trajectories: Iterable[Trajectory]) -> None:
+        self.failures.update(t.outcome.value for t in trajectories if t.outcome.failed)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -105,18 +110,41 @@ class Run:
     def write_summary(self, recipe: Recipe) -> None:
         """Write `summary.json`."""
         text = json.dumps(self.summary(recipe), indent=2) + "\n"
-        (self.folder / "summary.json").write_text(text, encoding="utf-8")
+        write_whole(self.folder / "summary.json", text)
 
     def close(self) -> None:
         self._metrics.close()
-        self._board.close()
+        for board in self._boards.values():
+            board.close()
+
+    def _board(self, stage: str) -> SummaryWriter:
+        """TensorBoard's writer of a stage; what a stopped run wrote of later RL steps is hidden."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        if stage not in self._boards:
+            purge = None if stage == "warmup" or self._after is None else self._after + 1
+            self._boards[stage] = SummaryWriter(str(self.folder / "tensorboard" / stage), purge_step=purge)
+        return self._boards[stage]
 
     def _forget_after(self, after: int | None) -> None:
+        """Drop what was recorded of RL steps after this one; of everything, where the run begins anew."""
+        for file in self._trajectories.glob("step-*.parquet"):
+            if after is None or int(file.stem.removeprefix("step-")) > after:
+                file.unlink()
+        if after is None:
+            shutil.rmtree(self.folder / "tensorboard", ignore_errors=True)
         if not self._metrics_path.exists():
             return
         lines = self._metrics_path.read_text(encoding="utf-8").splitlines()
         kept = [line for line in lines if after is not None and _recorded_by(line, after)]
-        self._metrics_path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        write_whole(self._metrics_path, "".join(line + "\n" for line in kept))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that it is there whole or as it was before."""
+    draft = path.with_name(f".{path.name}.draft")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
 
 
 def _recorded_by(line: str, step: int) -> bool:

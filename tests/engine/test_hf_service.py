@@ -18,6 +18,7 @@ from agentrl.trajectory import Completion
 from tests.engine.hf_world import Weights, greedy_twin, is_greedy, prompt, request, serving, tiny_model, until
 
 MODEL = tiny_model()
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 async def two_turn_episode(engine: HFEngine, index: int, stall_s: float) -> list[Completion]:
@@ -44,6 +45,7 @@ async def workload(engine: HFEngine, stall_s: float = 0.0) -> list[list[tuple[li
 
 @pytest.mark.parametrize("threaded", [False, True])
 async def test_the_same_bits_whether_the_environment_is_fast_or_slow(threaded: bool) -> None:
+    torch.set_num_threads(2)  # the same bits also where threads share the work
     runs = []
     for stall_s in (0.0, 0.003, 0.0):  # a step of this model takes about 2 ms
         async with serving(MODEL, threaded=threaded, max_batch=20) as engine:

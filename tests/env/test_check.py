@@ -193,9 +193,9 @@ class Loose(Env):
         (StepResult(["text"], 1.0, True, False, {}), "step must give messages"),  # type: ignore[list-item]
         (StepResult("text", 1.0, True, False, {}), "step must give the new messages as a sequence"),  # type: ignore[arg-type]
         (StepResult((), 1.0, 1, False, {}), "terminated and truncated must be bools"),  # type: ignore[arg-type]
-        (StepResult((), float("nan"), True, False, {}), "the reward must be a finite float"),
-        (StepResult((), 1.0, True, False, {"rewards": {"reward": 0.5}}), "sum to 0.5, and the reward is 1.0"),
-        (StepResult((), 1.0, True, False, {"rewards": {"other": 1.0}}), "which reward_kinds does not name"),
+        (StepResult((), float("nan"), True, False, {}), "a finite number is wanted"),
+        (StepResult((), 1.0, True, False, {"rewards": {"reward": 0.5}}), "sum to 0.5"),
+        (StepResult((), 1.0, True, False, {"rewards": {"other": 1.0}}), "which Loose.reward_kinds does not name"),
     ],
 )
 def test_a_step_that_breaks_the_contract_is_named(result: Any, message: str) -> None:

@@ -151,6 +151,34 @@ async def test_a_run_whose_machinery_is_broken_stops_and_says_what_broke() -> No
         await make_collector(RandomEngine(before=before, stop=1.0), max_failed_share=0.4).collect(0)
 
 
+async def test_an_environment_that_cannot_be_made_or_closed_stops_nothing() -> None:
+    made = []
+
+    class Stubborn(Counting):
+        async def close(self) -> None:
+            raise OSError("busy")
+
+    def make() -> Env:
+        made.append(1)
+        if len(made) == 2:
+            raise OSError("no port left")
+        return Stubborn()
+
+    jobs = [Job(Task("x"), f"g{i}", i) for i in range(6)]
+    with pytest.warns(RuntimeWarning, match=r"Stubborn.close: OSError: busy"):
+        trajectories = await play(
+            jobs, make_env=make, engine=RandomEngine(stop=1.0), renderer=RENDERER, settings=SETTINGS
+        )
+    failed = [t for t in trajectories if t.outcome.failed]
+    assert [(t.outcome, t.reward) for t in failed] == [(Outcome.FAILED_ENV, None)]
+    assert "could not be made: OSError: no port left" in (failed[0].error or "")
+
+
+async def test_a_run_whose_prompts_have_no_room_stops_and_says_so() -> None:
+    with pytest.raises(RunStoppedError, match=r"truncated_tokens x12: the prompt has \d+ tokens"):
+        await make_collector(RandomEngine(), max_tokens_per_episode=10).collect(0)
+
+
 async def test_cancelling_a_collection_leaves_no_task_and_no_open_environment() -> None:
     Counting.opened = Counting.closed = 0
     engine = RandomEngine(before=lambda request: asyncio.sleep(60))

@@ -16,7 +16,7 @@ from agentrl.engine.base import Request
 from agentrl.engine.scripted import ScriptedEngine, canned
 from agentrl.env.base import Env, StepResult
 from agentrl.env.task import Task
-from agentrl.errors import DataError, EngineFailure, SandboxFailure, ToolFailure, VerifierFailure
+from agentrl.errors import ConfigError, DataError, EngineFailure, SandboxFailure, ToolFailure, VerifierFailure
 from agentrl.messages import AssistantMessage, Message, SystemMessage, ToolMessage, UserMessage
 from agentrl.render.parser import HermesParser
 from agentrl.render.renderer import Renderer
@@ -136,10 +136,11 @@ async def test_no_room_after_an_observation_truncates() -> None:
     assert trajectory.reward == 0.75
 
 
-async def test_a_prompt_without_room_is_a_failure_that_says_what_to_raise() -> None:
+async def test_a_prompt_without_room_is_truncated_and_says_what_to_raise() -> None:
+    """Not a failure: a policy whose context is too small has not solved the task."""
     trajectory = await play(Chatter(), ScriptedEngine("null"), RolloutSettings(max_tokens_per_episode=10))
-    assert trajectory.outcome is Outcome.FAILED_ENGINE
-    assert trajectory.reward is None
+    assert trajectory.outcome is Outcome.TRUNCATED_TOKENS
+    assert (trajectory.reward, trajectory.turns) == (0.0, ())
     assert "raise rollout.max_tokens_per_episode" in (trajectory.error or "")
 
 
@@ -184,6 +185,63 @@ async def test_broken_machinery_is_a_failure_and_never_a_zero(what: object, outc
     assert trajectory.reward is None
     assert error in (trajectory.error or "")
     assert len(trajectory.turns) == 2  # what was played is kept
+
+
+class Returning(Chatter):
+    """Returns from its first step what it is told to."""
+
+    def __init__(self, change: Any) -> None:
+        super().__init__(5)
+        self.change = change
+
+    async def step(self, action: AssistantMessage) -> StepResult:
+        return self.change(await super().step(action))
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (lambda r: r[:3], "step must return StepResult"),
+        (lambda r: r._replace(observation="hello"), "new messages as a sequence, got 'hello'"),
+        (lambda r: r._replace(observation=["hello"]), "must give messages"),
+        (lambda r: r._replace(info=None), "info as a mapping"),
+        (
+            lambda r: r._replace(info={"rewards": {"other": 0.25}}),
+            "'other', which Returning.reward_kinds does not name",
+        ),
+        (lambda r: r._replace(info={"rewards": {"step": "1"}}), "a finite number is wanted"),
+        (lambda r: r._replace(reward=None), "gave reward None"),
+        (lambda r: r._replace(info={**r.info, "metrics": {"a": "text"}}), "map names to numbers"),
+        (lambda r: r._replace(terminated=1), "must be bools"),
+    ],
+)
+async def test_a_breach_of_the_contract_is_a_failed_episode(change: Any, error: str) -> None:
+    trajectory = await play(Returning(change), ScriptedEngine("null"))
+    assert trajectory.outcome in (Outcome.FAILED_ENV, Outcome.FAILED_VERIFIER)
+    assert error in (trajectory.error or "")
+
+
+@pytest.mark.parametrize("method", ["reset", "step"])
+async def test_an_environment_that_outlasts_the_episode_is_a_failure(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Never a truncated zero, and never asked to conclude while it is still at it."""
+    env = Chatter(5)
+
+    async def hang(*args: object, **keywords: object) -> None:
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(env, method, hang)
+    limits = RolloutSettings(max_tokens_per_episode=9999, episode_deadline_s=0.1)
+    trajectory = await play(env, ScriptedEngine("null"), limits)
+    assert (trajectory.outcome, trajectory.reward) == (Outcome.FAILED_ENV, None)
+    assert f"{method} had not returned when the episode's 0.1 s were over" in (trajectory.error or "")
+    assert env.concluded == []
+
+
+async def test_more_turns_than_the_environment_has_are_refused() -> None:
+    with pytest.raises(ConfigError, match="ends after 20 turns"):
+        await play(Chatter(), ScriptedEngine("null"), RolloutSettings(max_turns=21))
 
 
 async def test_a_users_mistake_stops_the_run() -> None:
