@@ -10,6 +10,7 @@ Every per-token array speaks about the token at its own position: `logprobs[t]` 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -22,6 +23,7 @@ IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 RewardKind = Literal["outcome", "process"]
+_ROUNDING = 1e-9  # 0.7 + 0.2 + 0.1 must reach a threshold of 1
 
 
 class Outcome(StrEnum):
@@ -141,6 +143,13 @@ class Group:
     def valid(self) -> tuple[Trajectory, ...]:
         """The trajectories that have a reward."""
         return tuple(t for t in self.trajectories if t.reward is not None)
+
+
+def succeeded(trajectory: Trajectory, threshold: float = 1.0) -> bool:
+    """Whether the outcome parts of a valid trajectory's reward reach the threshold; process parts do not count."""
+    kinds = trajectory.reward_kinds
+    parts = (part for turn in trajectory.turns for part in turn.rewards.items())
+    return math.fsum(value for name, value in parts if kinds[name] == "outcome") >= threshold - _ROUNDING
 
 
 def _same_length(owner: str, **arrays: npt.NDArray[Any]) -> None:

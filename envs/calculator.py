@@ -1,8 +1,8 @@
 """Arithmetic questions that a calculator tool answers.
 
-What comes in: a difficulty. What goes out: procedural tasks, the calculator tool, a reward of 1 for the right number, a
-metric `called_tool`. The demonstrator often guesses instead of calling, so that a policy warmed up on it has something
-left to find out: that calling pays. All texts are short, because the smallest models are trained on this.
+What comes in: a difficulty. What goes out: procedural tasks, the calculator tool, a reward of 1 for the right number.
+The demonstrator often guesses instead of calling, so that a policy warmed up on it has something left to find out:
+that calling pays. All texts are short, because the smallest models are trained on this.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Literal, get_args
 
-from agentrl.env import Episode, StepResult, Task, ToolEnv, reward
+from agentrl.env import Episode, Task, ToolEnv, reward
 from agentrl.errors import ConfigError
 from agentrl.messages import AssistantMessage, Message, ToolCall, ToolMessage
 from agentrl.tools.calculator import calculate, calculator
@@ -50,12 +50,6 @@ class Calculator(ToolEnv):
         """An expression drawn from `seed` and its value. Pure: equal seeds and difficulties give equal tasks."""
         expression = _expression(random.Random(seed), self.difficulty)
         return Task(prompt=f"What is {expression}?", answer=calculate(expression), data={"expression": expression})
-
-    async def step(self, action: AssistantMessage) -> StepResult:
-        result = await super().step(action)
-        metrics = dict(result.info["metrics"])
-        metrics["called_tool"] = float(metrics["tool_calls"] > 0)
-        return result._replace(info={**result.info, "metrics": metrics})
 
     @reward(kind="outcome")
     def correct(self, task: Task, episode: Episode) -> float:

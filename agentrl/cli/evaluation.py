@@ -17,7 +17,7 @@ from agentrl.cli.policy import Player, load_player
 from agentrl.engine.settings import EngineSettings
 from agentrl.env.registry import make
 from agentrl.env.tasks import TaskSource
-from agentrl.errors import RunStoppedError
+from agentrl.errors import ConfigError, RunStoppedError
 from agentrl.evaluate.evaluate import Progress, evaluate
 from agentrl.evaluate.report import print_report
 from agentrl.evaluate.result import SuiteResult
@@ -31,7 +31,10 @@ _REPORTS = {True: 1000, False: 20}  # of progress, a scenario: on a terminal, el
 
 def run(arguments: argparse.Namespace) -> int:
     suite = adapt(load_suite(shipped.find("suite", arguments.suite)), arguments)
-    player = load_player(arguments.policy, _engine_settings(arguments.engine, suite), seed=arguments.seed)
+    if arguments.engine and arguments.policy.startswith("scripted:"):
+        raise ConfigError(f"--policy {arguments.policy} plays a script and would ignore --engine: leave --engine away")
+    settings = _engine_settings(arguments.engine or "hf", suite)
+    player = load_player(arguments.policy, settings, seed=arguments.seed)
     with make_display(sys.stderr) as display:
         result = asyncio.run(_evaluate(suite, player, arguments, display))
     if arguments.out is not None:

@@ -30,7 +30,7 @@ def make_parser() -> Parser:
         description="Train and evaluate language-model agents that act over many turns.",
         epilog="examples:\n"
         "  agentrl train calculator --set engine.kind=vllm\n"
-        "  agentrl eval gsm8k --policy runs/calculator-seed0\n"
+        "  agentrl eval calculator --policy runs/calculator-seed0\n"
         "  agentrl list envs",
     )
     parser.set_defaults(command=None)
@@ -81,7 +81,7 @@ def _add_eval(commands: Any) -> None:
         "eval",
         "evaluation",
         "Evaluate a policy on a suite of scenarios.",
-        "  agentrl eval gsm8k --policy runs/calculator-seed0 --limit 100\n"
+        "  agentrl eval calculator --policy runs/calculator-seed0 --limit 100\n"
         "  agentrl eval my_suite.toml --policy Qwen/Qwen3-0.6B --engine vllm --k 4\n"
         "  agentrl eval gsm8k --policy scripted:gold",
     )
@@ -90,7 +90,7 @@ def _add_eval(commands: Any) -> None:
         "--policy", required=True, metavar="P", help="a run folder, a checkpoint, a hub name, or scripted:NAME"
     )
     parser.add_argument("--k", type=_positive, metavar="N", help="episodes a task (default: the suite's)")
-    parser.add_argument("--engine", choices=("hf", "vllm"), default="hf", help="what samples (default: hf)")
+    parser.add_argument("--engine", choices=("hf", "vllm"), help="what samples a model (default: hf)")
     parser.add_argument("--temperature", type=_temperature, metavar="T", help="0 is greedy (default: the suite's)")
     parser.add_argument("--limit", type=_positive, metavar="N", help="at most N tasks a scenario")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="the evaluation's seed (default: 0)")

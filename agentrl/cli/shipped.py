@@ -5,10 +5,10 @@ In: a kind and what the user typed. Out: a path. Reads no file but for the first
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Literal
 
-import agentrl
 from agentrl.errors import ConfigError, UnknownNameError
 
 Kind = Literal["recipe", "suite"]
@@ -36,8 +36,9 @@ def find(kind: Kind, name: str) -> Path:
 
 def shipped(kind: Kind) -> dict[str, Path]:
     """Return every recipe or suite in `scenarios/`, by name; one in the current folder hides a shipped one."""
-    beside_package = Path(agentrl.__file__).resolve().parent.parent
-    folders = [root / "scenarios" / _FOLDERS[kind] for root in (beside_package, Path.cwd())]
+    package = importlib.util.find_spec(f"agentrl.scenarios.{_FOLDERS[kind]}")
+    installed = [Path(place) for place in (package.submodule_search_locations or ())] if package is not None else []
+    folders = [*installed, Path.cwd() / "scenarios" / _FOLDERS[kind]]
     found = {path.stem: path for folder in folders for path in folder.glob("*.toml")}
     return dict(sorted(found.items()))
 

@@ -21,7 +21,7 @@ from agentrl.evaluate.statistics import (
     pass_at_k_interval,
     success_interval,
 )
-from agentrl.trajectory import Trajectory
+from agentrl.trajectory import Trajectory, succeeded
 
 _ROUNDING = 1e-9  # ten parts of 0.1 must reach a threshold of 1
 
@@ -163,20 +163,18 @@ def summarise(per_task: Sequence[Sequence[Trajectory]], *, pass_threshold: float
     )
 
 
-def succeeded(trajectory: Trajectory, pass_threshold: float = 1.0) -> bool:
-    """Whether the outcome parts of a valid trajectory's reward reach the threshold; process parts do not count."""
-    kinds = trajectory.reward_kinds
-    outcome = math.fsum(
-        value for turn in trajectory.turns for name, value in turn.rewards.items() if kinds[name] == "outcome"
-    )
-    return outcome >= pass_threshold - _ROUNDING
+def called_tool(trajectory: Trajectory) -> bool:
+    """Whether a tool was really called: a call that cannot be read, or of a tool that is not there, is none."""
+    counts = trajectory.metrics
+    void = counts.get("tool_error/malformed", 0.0) + counts.get("tool_error/unknown_tool", 0.0)
+    return counts.get("tool_calls", 0.0) > void
 
 
 def _metrics(valid: Sequence[Trajectory]) -> dict[str, float]:
     names = sorted({name for t in valid for name in t.metrics})
     means = {name: _mean(t.metrics.get(name, 0.0) for t in valid) for name in names}
     if "tool_calls" in means:
-        means["called_tool"] = _mean(t.metrics.get("tool_calls", 0.0) > 0 for t in valid)
+        means["called_tool"] = _mean(called_tool(t) for t in valid)
     return means
 
 

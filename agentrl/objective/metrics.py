@@ -2,9 +2,9 @@
 
 What comes in: groups, or a batch and its advantages. What goes out: named numbers. Knows no loss.
 
-A trajectory is *right* when its outcome parts sum to at least RIGHT_AT (all its parts, where none is an outcome):
-outcome parts are expected in [0, 1]. Shares of groups are over groups with at least two valid trajectories; a group of
-zero variance is *all solved* when all its trajectories are right and *all failed* when all are wrong.
+A trajectory is *right* when it succeeded: its outcome parts sum to at least 1, as everywhere. Shares of groups are
+over groups with at least two valid trajectories; a group of zero variance is *all solved* when all its trajectories
+are right and *all failed* when all are wrong.
 """
 
 from __future__ import annotations
@@ -15,18 +15,7 @@ import numpy as np
 
 from agentrl.objective.batch import Batch
 from agentrl.objective.trajectory_side.select import zero_variance
-from agentrl.trajectory import FloatArray, Group, Trajectory
-
-RIGHT_AT = 0.5
-
-
-def is_right(trajectory: Trajectory) -> bool:
-    """Whether the trajectory counts as solved."""
-    parts = [item for turn in trajectory.turns for item in turn.rewards.items()]
-    outcome = [value for name, value in parts if trajectory.reward_kinds.get(name) == "outcome"]
-    if "outcome" not in trajectory.reward_kinds.values():
-        return (trajectory.reward or 0.0) >= RIGHT_AT
-    return sum(outcome) >= RIGHT_AT
+from agentrl.trajectory import FloatArray, Group, succeeded
 
 
 def selection_metrics(groups: Sequence[Group]) -> dict[str, float]:
@@ -37,7 +26,7 @@ def selection_metrics(groups: Sequence[Group]) -> dict[str, float]:
     if not valid:
         return out
     rewards = np.array([t.reward for t in valid], np.float64)
-    right = np.array([is_right(t) for t in valid])
+    right = np.array([succeeded(t) for t in valid])
     lengths = np.array([t.n_action_tokens for t in valid], np.float64)
     out |= {
         "reward/mean": float(rewards.mean()),
@@ -69,6 +58,6 @@ def _group_shares(groups: Sequence[Group]) -> dict[str, float]:
     flat = [group for group in compared if zero_variance(group)]
     return {
         "groups/zero_variance": len(flat) / len(compared),
-        "groups/all_solved": sum(all(map(is_right, g.valid)) for g in flat) / len(compared),
-        "groups/all_failed": sum(not any(map(is_right, g.valid)) for g in flat) / len(compared),
+        "groups/all_solved": sum(all(map(succeeded, g.valid)) for g in flat) / len(compared),
+        "groups/all_failed": sum(not any(map(succeeded, g.valid)) for g in flat) / len(compared),
     }

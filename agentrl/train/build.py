@@ -55,10 +55,15 @@ def make_env(recipe: Recipe) -> Env:
 async def policy_folder(recipe: Recipe, folder: Path) -> str:
     """Where the policy is loaded from. A tiny one is made in `folder` first, unless it stands there already."""
     if recipe.policy.path != "tiny":
-        return os.path.expanduser(recipe.policy.path)
+        return expanded(recipe.policy.path)
     texts = await demonstrations(recipe, _TOKENIZER_EPISODES) if recipe.policy.tiny.merges else []
     make_policy(recipe, texts, folder)
     return str(folder)
+
+
+def expanded(path: str) -> str:
+    """A path with its `~` replaced; hub names have none."""
+    return os.path.expanduser(path)
 
 
 def make_policy(recipe: Recipe, texts: Sequence[str], folder: Path) -> None:

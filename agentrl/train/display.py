@@ -24,7 +24,7 @@ COLUMNS = {  # metric -> its heading, in the order shown
     "success": "success",
     "tool_share": "tool",
     "entropy": "entropy",
-    "kl": "kl",
+    "reference_k3": "kl",
     "grad_norm": "grad",
     "turns": "turns",
     "tokens": "tokens",

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from agentrl.evaluate.result import succeeded
-from agentrl.trajectory import Group
+from agentrl.evaluate.result import called_tool
+from agentrl.trajectory import Group, succeeded
 
 
 def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
@@ -45,5 +45,5 @@ def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
     for name in names:
         out[f"env/{name}"] = float(np.mean([t.metrics.get(name, 0.0) for t in valid]))
     if "tool_calls" in names:
-        out["tool_share"] = float(np.mean([t.metrics.get("tool_calls", 0.0) > 0 for t in valid]))
+        out["tool_share"] = float(np.mean([called_tool(t) for t in valid]))
     return out

@@ -14,7 +14,8 @@ import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from agentrl.engine.base import Request, Sampling
-from agentrl.engine.hf import HFEngine, compute_thread
+from agentrl.engine.hf import HFEngine
+from agentrl.engine.hf.engine import compute_thread
 from agentrl.engine.settings import EngineSettings
 
 VOCAB = 97

@@ -9,8 +9,8 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from agentrl.engine import hf as hf_module
 from agentrl.engine.base import Engine
+from agentrl.engine.hf import engine as hf_module
 from agentrl.errors import EngineFailure
 from agentrl.trajectory import Completion
 from tests.engine.hf_world import (

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentrl.engine.hf_row import uniforms
-from agentrl.engine.hf_sampling import Draws, sample
+from agentrl.engine.hf.row import uniforms
+from agentrl.engine.hf.sampling import Draws, sample
 
 LOG_P = torch.log(torch.tensor([0.0, 0.25, 0.5, 0.25, 0.0]))  # the first and the last token are impossible
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from agentrl.engine.hf import HFEngine, compute_thread
+from agentrl.engine.hf import HFEngine
+from agentrl.engine.hf.engine import compute_thread
 from agentrl.engine.settings import EngineSettings
 from agentrl.errors import EngineFailure
 from agentrl.trajectory import Completion

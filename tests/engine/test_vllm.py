@@ -242,7 +242,7 @@ async def test_new_weights_sample_and_are_named_on_every_token(engine: VllmEngin
 
 
 async def test_no_files_stay_after_a_sync(engine: VllmEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentrl.engine.vllm_sync.SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr("agentrl.engine.vllm.sync.SHARED_MEMORY", tmp_path)
     await engine.update_weights(Weights(make_model(1)), 4)
     assert await asyncio.to_thread(os.listdir, tmp_path) == []
 

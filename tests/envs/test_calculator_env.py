@@ -36,14 +36,14 @@ async def test_the_oracle_calls_and_is_right(difficulty: str, play) -> None:
     for seed in range(20):
         played = await play(env, env.make_task(seed), env.oracle)
         assert (played.reward, played.terminated, played.turns) == (1.0, True, 2)
-        assert played.metrics["called_tool"] == 1
+        assert played.metrics["tool_calls"] == 1
         assert played.metrics["tool_calls"] == 1
 
 
 async def test_saying_nothing_scores_zero(play) -> None:
     env = Calculator()
     played = await play(env, env.make_task(0), lambda task, messages: AssistantMessage())
-    assert (played.reward, played.terminated, played.metrics["called_tool"]) == (0.0, True, 0)
+    assert (played.reward, played.terminated, played.metrics["tool_calls"]) == (0.0, True, 0)
 
 
 @pytest.mark.parametrize(
@@ -102,9 +102,9 @@ async def test_an_answer_that_a_limit_cut_is_no_answer() -> None:
 async def test_the_metric_is_of_this_episode_alone(play) -> None:
     env = Calculator()
     task = env.make_task(0)
-    assert (await play(env, task, env.oracle)).metrics["called_tool"] == 1
+    assert (await play(env, task, env.oracle)).metrics["tool_calls"] == 1
     guess = AssistantMessage(content="=1")
-    assert (await play(env, task, lambda task, messages: guess)).metrics["called_tool"] == 0
+    assert (await play(env, task, lambda task, messages: guess)).metrics["tool_calls"] == 0
 
 
 @pytest.mark.parametrize("share", [0.0, 0.6, 1.0])
@@ -116,8 +116,8 @@ async def test_the_demonstrator_guesses_its_share(share: float, play) -> None:
         played = await play(
             env, env.make_task(seed), lambda task, messages, rng=rng: env.demonstrate(task, messages, rng)
         )
-        guesses += played.metrics["called_tool"] == 0
-        if played.metrics["called_tool"]:
+        guesses += played.metrics["tool_calls"] == 0
+        if played.metrics["tool_calls"]:
             assert played.reward == 1.0
         else:
             lucky += played.reward == 1.0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from agentrl.objective import Batch, Scores, preset_names
-from agentrl.objective.metrics import is_right, selection_metrics
+from agentrl.objective.metrics import selection_metrics
 from agentrl.objective.trajectory_side.select import zero_variance
 from agentrl.trajectory import Group, Outcome, Trajectory
 from tests.objective.play import episode, groups_of, objective, per_trajectory
@@ -154,11 +154,3 @@ def test_what_is_reported():
         }
     )
     assert selection_metrics([]) == {"trajectories/valid": 0, "trajectories/failed": 0}
-
-
-def test_right_is_told_by_the_outcome_parts():
-    played = episode([(1, 1, 0.5)])
-    assert is_right(played)
-    assert not is_right(episode([(1, 1, 0.4)]))
-    assert not is_right(episode([(1, 1, 0.5)], part="step"))
-    assert is_right(dataclasses.replace(episode([(1, 1, 0.5)], part="step"), reward_kinds={"step": "process"}))

@@ -165,10 +165,9 @@ async def test_an_environment_that_cannot_be_made_or_closed_stops_nothing() -> N
         return Stubborn()
 
     jobs = [Job(Task("x"), f"g{i}", i) for i in range(6)]
+    engine = RandomEngine(stop=1.0, before=lambda request: asyncio.sleep(0.001))
     with pytest.warns(RuntimeWarning, match=r"Stubborn.close: OSError: busy"):
-        trajectories = await play(
-            jobs, make_env=make, engine=RandomEngine(stop=1.0), renderer=RENDERER, settings=SETTINGS
-        )
+        trajectories = await play(jobs, make_env=make, engine=engine, renderer=RENDERER, settings=SETTINGS)
     failed = [t for t in trajectories if t.outcome.failed]
     assert [(t.outcome, t.reward) for t in failed] == [(Outcome.FAILED_ENV, None)]
     assert "could not be made: OSError: no port left" in (failed[0].error or "")

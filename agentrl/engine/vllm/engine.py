@@ -29,10 +29,10 @@ from typing import Any
 
 import numpy as np
 
-from agentrl.engine import vllm_process as process
 from agentrl.engine.base import Request, WeightSource
 from agentrl.engine.settings import EngineSettings
-from agentrl.engine.vllm_sync import WeightSync, new_folder
+from agentrl.engine.vllm import process
+from agentrl.engine.vllm.sync import WeightSync, new_folder
 from agentrl.errors import EngineFailure, MissingDependencyError
 from agentrl.trajectory import Completion, IntArray
 

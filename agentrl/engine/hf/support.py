@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from agentrl.engine.hf_cache import CacheShape
+from agentrl.engine.hf.cache import CacheShape
 from agentrl.errors import ConfigError
 
 NEEDED_ARGUMENTS = ("input_ids", "attention_mask", "position_ids", "past_key_values", "use_cache", "logits_to_keep")

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
-from agentrl.engine.hf_prefixes import Prefixes
-from agentrl.engine.hf_row import Row
+from agentrl.engine.hf.prefixes import Prefixes
+from agentrl.engine.hf.row import Row
 from agentrl.trajectory import IntArray
 
 

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from agentrl.engine.hf_attention import GROUPED_ATTENTION
-from agentrl.engine.hf_cache import KeyValueRows, Writes, aligned
-from agentrl.engine.hf_prefill import Prompt
-from agentrl.engine.hf_sampling import Draws, Sampled, sample
-from agentrl.engine.hf_support import cache_shape, check_servable
-from agentrl.engine.hf_weights import copy_weights
+from agentrl.engine.hf.attention import GROUPED_ATTENTION
+from agentrl.engine.hf.cache import KeyValueRows, Writes, aligned
+from agentrl.engine.hf.prefill import Prompt
+from agentrl.engine.hf.sampling import Draws, Sampled, sample
+from agentrl.engine.hf.support import cache_shape, check_servable
+from agentrl.engine.hf.weights import copy_weights
 from agentrl.trajectory import IntArray
 
 

@@ -28,11 +28,11 @@ import numpy as np
 import torch
 
 from agentrl.engine.base import Request, WeightSource
-from agentrl.engine.hf_model import HFModel
-from agentrl.engine.hf_prefill import chunk_prompts, chunk_rows, gather_prompts
-from agentrl.engine.hf_prefixes import Prefix, Prefixes
-from agentrl.engine.hf_row import Row, row_for
-from agentrl.engine.hf_sampling import Draws, Sampled
+from agentrl.engine.hf.model import HFModel
+from agentrl.engine.hf.prefill import chunk_prompts, chunk_rows, gather_prompts
+from agentrl.engine.hf.prefixes import Prefix, Prefixes
+from agentrl.engine.hf.row import Row, row_for
+from agentrl.engine.hf.sampling import Draws, Sampled
 from agentrl.engine.settings import EngineSettings, VllmSettings
 from agentrl.errors import ConfigError, EngineFailure
 from agentrl.trajectory import Completion

@@ -1,0 +1,1 @@
+"""Recipes and suites that ship."""

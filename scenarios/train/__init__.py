@@ -1,0 +1,1 @@
+"""Training recipes: `agentrl train NAME`."""
