@@ -52,7 +52,7 @@ class Calculator(ToolEnv):
         return Task(prompt=f"What is {expression}?", answer=calculate(expression), data={"expression": expression})
 
     @reward(kind="outcome")
-    def correct(self, task: Task, episode: Episode) -> float:
+    async def correct(self, task: Task, episode: Episode) -> float:
         """1 if the final answer is the right number and nothing else, such as "1714" or "=1714".
 
         An answer that a limit cut counts as none: its number may be the beginning of another.

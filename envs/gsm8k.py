@@ -75,7 +75,7 @@ class GSM8K(ToolEnv):
         return result._replace(info={**result.info, "metrics": metrics})
 
     @reward(kind="outcome")
-    def correct(self, task: Task, episode: Episode) -> float:
+    async def correct(self, task: Task, episode: Episode) -> float:
         """1 if the final message's number (see `final_number`) equals the gold one exactly.
 
         An answer that a limit cut counts as none: its number may be the beginning of another.

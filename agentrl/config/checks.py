@@ -53,6 +53,7 @@ def check_recipe(recipe: Recipe) -> None:
         UserError: the first thing found, with the setting's full path, the reason and what to change.
     """
     check_ranges(recipe)
+    _check_name(recipe.name)
     check_engine(recipe.engine)
     check_policy(recipe.policy)
     _check_limits(recipe)
@@ -69,6 +70,8 @@ def check_ranges(recipe: Recipe) -> None:
         if number < 0 or (number == 0 and path not in _MAY_BE_ZERO):
             wanted = "0 or more" if path in _MAY_BE_ZERO else "more than 0"
             raise ConfigError(f"{path} is {number}, wanted {wanted}")
+        if path == "seed" and number >= 2**63:
+            raise ConfigError(f"seed is {number}, wanted less than 2**63")
         if number > _MOST.get(path, math.inf):
             raise ConfigError(f"{path} is {number}, wanted at most {_MOST[path]:g}")
         if number >= _BELOW.get(path, math.inf):
@@ -110,14 +113,16 @@ def check_policy(policy: PolicySettings) -> None:
             raise ConfigError(
                 f"policy.tiny.heads is {policy.tiny.heads}, wanted a multiple of kv_heads ({policy.tiny.kv_heads})"
             )
+        if policy.tiny.head_dim % 2:
+            raise ConfigError(f"policy.tiny.head_dim is {policy.tiny.head_dim}, wanted an even number")
         return
+    check_model_path(policy.path, "policy.path")
     if policy.tiny != TinySettings():
         changed = _changed(policy.tiny, TinySettings())
         raise ConfigError(
             f"policy.tiny.{changed} is set, but policy.path is {policy.path!r} and would ignore it: "
             "remove it or set policy.path = 'tiny'"
         )
-    check_model_path(policy.path, "policy.path")
 
 
 def check_model_path(path: str, setting: str) -> None:
@@ -142,6 +147,12 @@ def _check_limits(recipe: Recipe) -> None:
             f"rollout.max_tokens_per_episode is {longest}, but engine.max_context is {context}: "
             f"lower the first or set engine.max_context = {longest}"
         )
+
+
+def _check_name(name: str) -> None:
+    """The name is part of the run folder's."""
+    if re.fullmatch(r"[\w.-]+", name) is None or name.strip(".") == "":
+        raise ConfigError(f"name is {name!r}, wanted letters, digits, '-', '_' and '.'")
 
 
 def _check_device(device: str) -> None:

@@ -83,10 +83,12 @@ async def _check_all(factory: Callable[[], Env], n_tasks: int) -> list[CheckResu
             results.append(CheckResult(name, True, await check(factory, env, n_tasks)))
         except _Fault as fault:
             results.append(CheckResult(name, False, str(fault)))
-        except Exception as error:  # a boundary: whatever the author's code raises is what the check found
+        except (Exception, SystemExit) as error:  # a boundary: whatever the author's code raises is what was found
             results.append(CheckResult(name, False, f"{type(error).__name__}: {error}"))
-        finally:
+        try:
             await invoke(env.close)
+        except Exception as error:
+            results.append(CheckResult("close", False, f"{type(error).__name__}: {error}"))
     return results
 
 

@@ -86,6 +86,8 @@ def _want_messages(where: str, observation: object) -> None:
 def _want_info(where: str, info: object) -> None:
     if not isinstance(info, Mapping):
         raise EnvFailure(f"{where} must give info as a mapping, got {_shown(info)}")
+    if not isinstance(info.get("state_id"), str | None):
+        raise EnvFailure(f"{where}'s info['state_id'] must be a text or None, got {_shown(info['state_id'])}")
     metrics = info.get("metrics", {})
     if not isinstance(metrics, Mapping) or not all(_is_number(value) for value in metrics.values()):
         raise EnvFailure(f"{where}'s info['metrics'] must map names to numbers, got {_shown(metrics)}")

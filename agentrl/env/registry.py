@@ -103,8 +103,18 @@ def make(id_or_path: str, /, **settings: Any) -> Env:
     """
     found = spec(id_or_path)
     env_class = found.load()
-    env = env_class(**_validated(found.id, env_class, settings))
+    checked = _validated(found.id, env_class, settings)
+    try:
+        env = env_class(**checked)
+    except AgentRLError:
+        raise
+    except Exception as error:
+        raise EnvDefinitionError(f"{env_class.__name__}.__init__ raised {type(error).__name__}: {error}") from error
     _ = env.tool_schemas, env.reward_kinds  # a wrong declaration shows now, not in the first episode
+    if type(env.max_turns) is not int or env.max_turns < 1:
+        raise EnvDefinitionError(
+            f"{env_class.__name__}.max_turns is {env.max_turns!r}: a whole number from 1 on is wanted"
+        )
     return env
 
 

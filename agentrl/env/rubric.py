@@ -15,7 +15,7 @@ from typing import Any, TypeVar, get_args
 
 import numpy as np
 
-from agentrl.env.calling import mark, marked, settle
+from agentrl.env.calling import invoke, mark, marked
 from agentrl.env.task import Task
 from agentrl.env.view import Episode, TurnView
 from agentrl.errors import AgentRLError, EnvDefinitionError, VerifierFailure
@@ -99,10 +99,10 @@ class Rubric:
 
     async def _value(self, part: RewardPart, method: Callable[..., Any], *views: object) -> float:
         try:
-            value = await settle(method(*views))
+            value = await invoke(method, *views)
         except AgentRLError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise VerifierFailure(f"reward {self._owner}.{part.name} broke: {type(error).__name__}: {error}") from error
         if not isinstance(value, numbers.Real | np.bool_) or not math.isfinite(value):
             raise VerifierFailure(f"reward {self._owner}.{part.name} wants a finite number, got {value!r}")

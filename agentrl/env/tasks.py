@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Sequence
+from typing import Any
 
 from agentrl.env.base import Env
 from agentrl.env.task import Task
-from agentrl.errors import DataError, EnvDefinitionError
+from agentrl.errors import AgentRLError, DataError, EnvDefinitionError
 
 PROCEDURAL_SPLITS = ("train", "test")
 TEST_EVERY = 10  # of this many procedural tasks, one is for testing
@@ -47,7 +48,11 @@ class TaskSource:
     def __init__(self, env: Env, split: str) -> None:
         self.env = env
         self.split = split
-        self._tasks = env.tasks(split)
+        self._tasks = _called(env, "tasks", split)
+        if self._tasks is not None and not isinstance(self._tasks, Sequence):
+            raise EnvDefinitionError(
+                f"{env.name}.tasks({split!r}) must give a sequence of tasks, got {type(self._tasks).__name__}"
+            )
         if self._tasks is None and split not in PROCEDURAL_SPLITS:
             raise DataError(
                 f"{env.name} makes its tasks from seeds and has the splits {' and '.join(PROCEDURAL_SPLITS)}; "
@@ -70,7 +75,7 @@ class TaskSource:
         if self._tasks is not None:
             return _of_data(self.env, self._tasks, self.split, index)
         for draw in range(_MAX_DRAWS):
-            task = _checked(self.env, self.env.make_task(_hash(f"{self.split}:{index}:{draw}")))
+            task = _checked(self.env, _called(self.env, "make_task", _hash(f"{self.split}:{index}:{draw}")))
             if split_of(task) == self.split:
                 return task
         raise EnvDefinitionError(
@@ -97,6 +102,16 @@ class TaskSource:
                     f"{self.env.name} has {len(found)} different tasks in split {self.split!r}; {n} were asked for"
                 )
         return list(found.values())
+
+
+def _called(env: Env, name: str, argument: int | str) -> Any:
+    """What the author's `make_task` or `tasks` gives; what it raises is named as the author's."""
+    try:
+        return getattr(env, name)(argument)
+    except AgentRLError:
+        raise
+    except Exception as error:
+        raise EnvDefinitionError(f"{env.name}.{name}({argument!r}) raised {type(error).__name__}: {error}") from error
 
 
 def _of_data(env: Env, tasks: Sequence[Task], split: str, index: int) -> Task:

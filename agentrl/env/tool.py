@@ -207,4 +207,8 @@ def _being_cancelled() -> bool:
 
 
 def _describe(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    try:
+        text = str(error)
+    except Exception:  # the tool's own error class is broken
+        text = ""
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

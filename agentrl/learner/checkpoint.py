@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import random
 import shutil
 from collections.abc import Callable, Mapping
@@ -71,9 +70,14 @@ def load_state(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         facts: dict[str, Any] = json.loads((folder / _FACTS).read_text())
         state: dict[str, Any] = torch.load(folder / _STATE, weights_only=True)
-    except (OSError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
-        raise DataError(f"{folder} is not a checkpoint that can be resumed: {str(error).splitlines()[0]}") from error
-    _set_random_state(state.pop("random"))
+        if not isinstance(facts["step"], int) or not {"optimizer", "schedule"} <= state.keys():
+            raise ValueError(f"{_FACTS} or {_STATE} lacks what a run goes on with")
+        _set_random_state(state.pop("random"))
+    except Exception as error:  # whatever a broken file makes of pickle, zip, JSON or torch
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise DataError(
+            f"{folder} cannot be resumed ({reason}): delete that folder to go on from an earlier checkpoint"
+        ) from error
     return state, facts
 
 

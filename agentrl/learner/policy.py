@@ -31,8 +31,8 @@ def load_model(path: str | Path, *, device: str = "cpu", dtype: torch.dtype = to
     logging.disable_progress_bar()
     try:
         model = AutoModelForCausalLM.from_pretrained(str(path), dtype=dtype, attn_implementation="sdpa")
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # whatever a missing or broken file makes of transformers, safetensors or torch
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(
             f"no causal language model could be loaded from {str(path)!r} ({reason}): give policy.path a folder that "
             "save_pretrained wrote, a Hugging Face hub id, or 'tiny'"

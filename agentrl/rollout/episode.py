@@ -193,7 +193,12 @@ class _Episode:
             if limit.expired():
                 raise failure(f"{verb} did not return within {self.settings.turn_deadline_s} s") from error
             raise failure(f"{verb}: TimeoutError: {error}") from error
-        except Exception as error:
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise failure(f"{verb} of {type(self.env).__name__} cancelled itself") from error
+        except (Exception, SystemExit) as error:
             raise failure(f"{verb} of {type(self.env).__name__}: {type(error).__name__}: {error}") from error
 
     def seal(self, end: _End) -> Trajectory:

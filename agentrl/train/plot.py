@@ -34,7 +34,7 @@ def plot_run(folder: Path, picture: Path) -> Path:
     axes.plot(steps, [e.get("success", 0.0) for e in rl], color="tab:blue", lw=1, alpha=0.7, label="success, sampled")
     if "tool_share" in rl[0]:
         axes.plot(steps, [e.get("tool_share", 0.0) for e in rl], color="tab:orange", lw=1.5, label="calls a tool")
-    held_out = [e for e in entries if e["stage"] == "evaluation"]
+    held_out = [e for e in entries if e["stage"] == "evaluation" and e["success"] is not None]
     means = [e["success"] for e in held_out]
     below = [e["success"] - e["low"] for e in held_out]
     above = [e["high"] - e["success"] for e in held_out]
@@ -60,9 +60,11 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     entries = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
-            entries.append(json.loads(line))
-        except ValueError as error:
-            raise DataError(f"{path}, line {number}: not JSON ({error}); delete the line") from error
+            entry = json.loads(line)
+            _ = entry["stage"], entry["step"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise DataError(f"{path}, line {number}: no record of a step ({error}); delete the line") from error
+        entries.append(entry)
     return entries
 
 

@@ -151,9 +151,9 @@ def _recorded_by(line: str, step: int) -> bool:
     """Whether a line of metrics was written by the end of an RL step; one that a kill cut off was not."""
     try:
         entry = json.loads(line)
-    except ValueError:
+        return bool(entry["stage"] == "warmup" or entry["step"] <= step)
+    except (ValueError, TypeError, KeyError):
         return False
-    return bool(entry["stage"] == "warmup" or entry["step"] <= step)
 
 
 def new_folder(recipe: Recipe) -> Path:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentrl import AssistantMessage, Episode, Task, ToolCall, ToolEnv, ToolFailure, reward, tool
+from agentrl import AssistantMessage, Episode, Task, ToolCall, ToolEnv, ToolFailure, TurnView, reward, tool
 from agentrl.env import StepResult
 from agentrl.errors import EnvDefinitionError, EnvFailure
 from agentrl.messages import SystemMessage, ToolMessage, UserMessage
@@ -173,14 +174,41 @@ async def test_equal_seeds_give_equal_chance() -> None:
     assert await rolls(1) != await rolls(2)
 
 
+class AsyncOrders(Orders):
+    @reward(kind="outcome")
+    async def correct(self, task: Task, episode: Episode) -> float:
+        return 1.0
+
+    @reward(kind="process", weight=0.1)
+    async def valid_call(self, turn: TurnView) -> float:
+        return 1.0
+
+
 async def test_a_turn_of_one_async_call_never_leaves_the_event_loop() -> None:
-    env = Orders()
+    env = AsyncOrders()
     await env.reset(seed=0)
     ticks: list[int] = []
     asyncio.get_running_loop().call_soon(ticks.append, 1)
     await env.step(say(("delete_order", {"order_id": "#W0001"})))
     await env.step(AssistantMessage(content="lamp"))
     assert not ticks
+
+
+async def test_a_blocking_reward_stalls_nobody_else() -> None:
+    release = threading.Event()
+
+    class Blocking(Orders):
+        @reward(kind="outcome")
+        def correct(self, task: Task, episode: Episode) -> float:
+            return float(release.wait(30))
+
+    env = Blocking()
+    await env.reset(seed=0)
+    step = asyncio.create_task(env.step(AssistantMessage(content="lamp")))
+    await asyncio.sleep(0.01)  # the loop goes on while the reward waits in its thread
+    assert not step.done()
+    release.set()
+    assert (await step).reward >= 1.0
 
 
 async def test_the_calls_of_a_turn_run_together() -> None:

@@ -42,7 +42,7 @@ def test_success_is_the_outcome_parts_reaching_the_threshold(make: SimpleNamespa
     assert succeeded(make.episode(1.0, process=-0.5))  # a fine for the way there does not undo the arrival
     assert not succeeded(make.episode(0.0, process=3.0))  # and no way there replaces it
     assert not succeeded(make.episode(0.5))
-    assert succeeded(make.episode(0.5), pass_threshold=0.5)
+    assert succeeded(make.episode(0.5), threshold=0.5)
     tenths = (Turn(0, slice(0, 1), {"a": sum([0.1] * 10)}),)  # 0.9999999999999999
     assert succeeded(make.episode(turns=tenths, reward_kinds={"a": "outcome"}))
 

@@ -20,7 +20,9 @@ def _no_tokenizer(folder: Path) -> None:
 
 
 def _save(root: Path, step: int, model: Qwen3ForCausalLM) -> Path:
-    return save_checkpoint(root, step, model, _no_tokenizer, {"optimizer": {"m": torch.ones(3)}}, {"run": {"a": 1}})
+    return save_checkpoint(
+        root, step, model, _no_tokenizer, {"optimizer": {"m": torch.ones(3)}, "schedule": {}}, {"run": {"a": 1}}
+    )
 
 
 def test_weights_state_facts_and_random_generators_come_back(tmp_path: Path, model: Qwen3ForCausalLM) -> None:
@@ -52,11 +54,29 @@ def test_the_first_and_the_latest_are_kept(tmp_path: Path, model: Qwen3ForCausal
     assert sorted(p.name for p in tmp_path.glob("step-*")) == ["step-00000", "step-100000", "step-99999"]
 
 
-def test_a_broken_state_is_named(tmp_path: Path, model: Qwen3ForCausalLM) -> None:
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("training_state.pt", b"cut"),
+        ("training_state.pt", b""),
+        ("training_state.pt", b"\x80\x02}q\x00."),
+        ("agentrl.json", b"{}"),
+        ("agentrl.json", b"[1]"),
+        ("agentrl.json", b"{"),
+    ],
+)
+def test_a_broken_state_is_named(tmp_path: Path, model: Qwen3ForCausalLM, file: str, content: bytes) -> None:
     folder = _save(tmp_path, 1, model)
-    (folder / "training_state.pt").write_bytes(b"cut")
-    with pytest.raises(DataError, match="step-00001 is not a checkpoint that can be resumed"):
+    (folder / file).write_bytes(content)
+    with pytest.raises(DataError, match=r"step-00001 cannot be resumed .* delete that folder"):
         load_state(folder)
+
+
+def test_a_broken_model_file_is_named(tmp_path: Path, model: Qwen3ForCausalLM) -> None:
+    folder = _save(tmp_path, 1, model)
+    (folder / "model.safetensors").write_bytes(b"junk")
+    with pytest.raises(DataError, match="no causal language model could be loaded"):
+        load_model(folder)
 
 
 def test_a_missing_model_is_named(tmp_path: Path) -> None:

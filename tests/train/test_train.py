@@ -178,6 +178,37 @@ def _group(process: psutil.Process) -> int:
         return -1
 
 
+@pytest.mark.parametrize("change", ["launch.device=cuda", "train.steps=-1"])
+def test_a_refused_resume_touches_nothing(tmp_path: Path, recipe_file: Path, change: str) -> None:
+    if change == "launch.device=cuda" and torch.cuda.is_available():
+        pytest.skip("there is a GPU, so it is not refused")
+    folder = tmp_path / "precious"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine")
+    (folder / "config.toml").write_text(recipe_file.read_text())
+    done = run("train", "--resume", folder, "--set", change, code=2)
+    assert len(done.stderr.splitlines()) == 1
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert (folder / "config.toml").read_text() == recipe_file.read_text()
+
+
+def test_failures_in_evaluation_are_counted_and_stop_the_run(tmp_path: Path, recipe_file: Path) -> None:
+    env = tmp_path / "held_out.py"
+    env.write_text(
+        "from agentrl.env.tasks import split_of\n"
+        f"from agentrl.env.registry import make\nLetters = type(make({str(Path(__file__).with_name('letters.py'))!r} "
+        "+ ':Letters'))\n"
+        "class Broken(Letters):\n"
+        "    async def reset(self, *, seed=None, options=None):\n"
+        "        if split_of(options['task']) == 'test':\n"
+        "            raise OSError('no held-out data')\n"
+        "        return await super().reset(seed=seed, options=options)\n"
+    )
+    done = run("train", recipe_file, "--out", tmp_path / "run", "--set", f"env.id={env}:Broken", code=1)
+    assert "12 of 12 episodes failed" in done.stderr
+    assert "no held-out data" in done.stderr
+
+
 def test_another_seed_is_another_run(finished: Path, recipe_file: Path, tmp_path: Path) -> None:
     run("train", recipe_file, "--out", tmp_path / "other", "--seed", 1, "--set", "train.steps=1")
     first = read_trajectories(finished / "trajectories" / "step-00001.parquet")
