@@ -330,7 +330,7 @@ def test_stopped_run_says_how_to_go_on(here: Path, number: signal.Signals) -> No
         process.send_signal(number)
         _, err = process.communicate(timeout=120)
     assert line is not None, err
-    assert process.returncode == 130
+    assert process.returncode in (130, -signal.SIGINT)  # the second where Python met the interrupt inside an exec()
     assert err.splitlines()[-1] == "stopped; go on with: agentrl train --resume run"
     assert "Traceback" not in err
     assert read_recipe(here / "run" / "config.toml").warmup.steps == 2000
