@@ -166,6 +166,17 @@ def test_the_reference_is_scored_where_it_is_asked_for() -> None:
         Learner(model, objective, SETTINGS, total_updates=10).score(credited.batch)
 
 
+def test_tokens_that_are_not_trained_on_are_scored_all_the_same() -> None:
+    """A KL term in the reward counts every action token, whatever a filter masks out of the loss."""
+    learner = make_learner(make_model(), epochs=2)
+    batch = learner.objective.select(make_groups(3))
+    whole = learner.score(batch).logprobs
+    masked = learner.score(replace(batch, loss_mask=batch.loss_mask & (batch.token_trajectory % 2 == 0))).logprobs
+    assert whole is not None
+    assert masked is not None
+    np.testing.assert_allclose(masked, whole, atol=1e-5)
+
+
 def test_an_infinite_gradient_stops_the_run_and_keeps_the_weights() -> None:
     model = make_model()
     learner = make_learner(model)

@@ -151,6 +151,24 @@ async def test_a_run_whose_machinery_is_broken_stops_and_says_what_broke() -> No
         await make_collector(RandomEngine(before=before, stop=1.0), max_failed_share=0.4).collect(0)
 
 
+async def test_an_environment_that_failed_plays_no_further_episode() -> None:
+    class FailsFirst(Counting):
+        """Its first episode breaks; a second one in the same object would be seen."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.broken = False
+
+        async def step(self, action: AssistantMessage) -> StepResult:
+            assert not self.broken, "used again"
+            self.broken = True
+            raise OSError("gone")
+
+    jobs = [Job(Task("x"), f"g{i}", i) for i in range(6)]
+    call = play(jobs, make_env=FailsFirst, engine=RandomEngine(stop=1.0), renderer=RENDERER, settings=SETTINGS)
+    assert {t.error for t in await call} == {"EnvFailure: step of FailsFirst: OSError: gone"}
+
+
 async def test_an_environment_that_cannot_be_made_or_closed_stops_nothing() -> None:
     made = []
 

@@ -100,7 +100,9 @@ async def test_a_terminated_episode() -> None:
     text = ByteTokenizer().decode(trajectory.segments[0].token_ids.tolist())
     assert text.startswith("<|im_start|>system\nbe brief")
     assert text.endswith("<|im_start|>assistant\nc<|im_end|>")
-    assert [m["role"] for m in trajectory.messages][:3] == ["system", "user", "assistant"]
+    said = [m["content"] for m in trajectory.messages if m["role"] == "assistant"]
+    assert said == ["a", "b", "c"]
+    assert len(trajectory.messages) == 2 + 3 * 2  # the prompt's two, and every action with its answer
 
 
 async def test_the_turn_limit_truncates_and_what_is_due_is_paid() -> None:
