@@ -94,6 +94,9 @@ class Turn:
     rewards: Mapping[str, float] = field(default_factory=dict)  # named parts, weights applied
     state_id: str | None = None  # equal ids = the same environment state when the action was chosen
     finish_reason: Literal["stop", "length", "abort"] = "stop"
+    void: bool = False  # the action held neither a tool call nor an answer
+    node_id: str | None = None  # equal ids in a group = one sampled turn that branched trajectories share
+    value: float | None = None  # return to be expected from this turn's state on, from fresh rollouts out of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +141,7 @@ class Group:
     group_id: str
     task_id: str
     trajectories: tuple[Trajectory, ...]
+    greedy: Trajectory | None = None  # the task played without sampling: for the greedy baseline, in nothing else
 
     @property
     def valid(self) -> tuple[Trajectory, ...]:

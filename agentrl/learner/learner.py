@@ -89,9 +89,9 @@ class Learner:
         the current ones.
         """
         reused = self.epochs * self.minibatches > 1
-        old = self._frozen_logprobs(self.model, batch) if reused or self.objective.needs_logprobs else None
+        old = self._frozen_logprobs(self.model, batch) if reused or self.objective.spec.needs_logprobs else None
         reference = None
-        if self.objective.needs_reference:
+        if self.objective.spec.needs_reference:
             if self.reference is None:
                 raise RunStoppedError("the objective needs a reference model and the learner was given none")
             reference = self._frozen_logprobs(self.reference, batch)
@@ -216,7 +216,7 @@ class Learner:
         per_row = np.add.reduceat(mask.astype(np.int64), batch.row_starts[:-1])
         rows = np.flatnonzero(chosen[batch.row_trajectory] & (per_row > 0))
         lengths = (batch.row_starts[1:] - batch.row_starts[:-1])[rows]
-        if self.objective.needs_whole_trajectories and len(np.unique(batch.row_trajectory[rows])) < len(rows):
+        if self.objective.spec.needs_whole_trajectories and len(np.unique(batch.row_trajectory[rows])) < len(rows):
             raise RunStoppedError(
                 "a ratio over whole sequences met a trajectory of several segments, which this learner may compute "
                 "apart: use objective.ratio = 'token' or 'none'"

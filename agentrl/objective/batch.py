@@ -19,9 +19,10 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from agentrl.trajectory import BoolArray, FloatArray, Group, IntArray, Trajectory
+from agentrl.trajectory import BoolArray, FloatArray, Group, IntArray, Trajectory, Turn
 
 Float64Array = npt.NDArray[np.float64]
+Memory = Mapping[str, Mapping[str, float]]  # component's key -> its numbers; plain, so that it can be saved
 _Number = TypeVar("_Number", np.int64, np.float32, np.bool_)
 
 
@@ -43,6 +44,7 @@ class Batch:
     turn_starts: IntArray  # [K] flat position of the turn's first action token
     turn_lengths: IntArray  # [K] action tokens; 0 is possible
     turn_rewards: Float64Array  # [K] sum of the turn's reward parts
+    greedy_rewards: Float64Array  # [groups] reward of the group's greedy trajectory; NaN without one
     metrics: Mapping[str, float] = field(default_factory=dict)  # what the selection has to report
 
     @classmethod
@@ -83,6 +85,7 @@ class Batch:
             turn_starts=turn_starts,
             turn_lengths=turn_lengths,
             turn_rewards=turns[:, 4],
+            greedy_rewards=np.array([_greedy_reward(group) for group in groups], np.float64),
         )
 
     @property
@@ -108,6 +111,48 @@ class Batch:
         return np.array([t.reward for t in self.trajectories], np.float64)
 
     @cached_property
+    def turns(self) -> tuple[Turn, ...]:
+        """K turns, in the order of the turn table."""
+        return tuple(turn for t in self.trajectories for turn in t.turns)
+
+    @cached_property
+    def turn_counts(self) -> IntArray:
+        """[T] turns of each trajectory."""
+        return np.bincount(self.turn_trajectory, minlength=self.n_trajectories).astype(np.int64)
+
+    @cached_property
+    def turn_index(self) -> IntArray:
+        """[K] index of the turn in its trajectory: 0, 1, 2, ..."""
+        first = np.cumsum(self.turn_counts) - self.turn_counts
+        return np.arange(len(self.turn_trajectory)) - first[self.turn_trajectory]
+
+    @cached_property
+    def turn_groups(self) -> IntArray:
+        """[K] group of the turn's trajectory."""
+        return self.group_ids[self.turn_trajectory]
+
+    @cached_property
+    def turn_states(self) -> IntArray:
+        """[K] dense ids of (group, state): equal where turns of one group began in the same state; -1 without an id."""
+        return self._in_group([turn.state_id for turn in self.turns])
+
+    @cached_property
+    def turn_nodes(self) -> IntArray:
+        """[K] dense ids of (group, node): equal where trajectories of one group share a sampled turn; -1 without."""
+        return self._in_group([turn.node_id for turn in self.turns])
+
+    @cached_property
+    def turn_values(self) -> Float64Array:
+        """[K] Monte-Carlo value of the state each turn began in; NaN where none was measured."""
+        return np.array([np.nan if turn.value is None else turn.value for turn in self.turns], np.float64)
+
+    def _in_group(self, names: Sequence[str | None]) -> IntArray:
+        seen: dict[tuple[int, str], int] = {}
+        groups = self.turn_groups.tolist()
+        ids = (-1 if n is None else seen.setdefault((g, n), len(seen)) for g, n in zip(groups, names, strict=True))
+        return np.fromiter(ids, np.int64, len(names))
+
+    @cached_property
     def action_counts(self) -> IntArray:
         """[T] action tokens of each trajectory."""
         counts = np.bincount(self.turn_trajectory, self.turn_lengths, minlength=self.n_trajectories)
@@ -127,7 +172,8 @@ class Scores:
 
     logprobs: FloatArray | None = None  # [N] nats, under the weights the update starts from
     reference: FloatArray | None = None  # [N] nats, under the frozen reference
-    values: FloatArray | None = None  # [N] value head
+    teacher: FloatArray | None = None  # [N] nats, under the teacher
+    values: FloatArray | None = None  # [N] return that the critic expects before the token is chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +184,9 @@ class Credited:
     scores: Scores
     advantages: FloatArray  # [N] 0 where loss_mask is false
     metrics: Mapping[str, float]
+    returns: FloatArray | None = None  # [N] what the critic is to predict; NaN where it is not asked
+    columns: Mapping[str, FloatArray] = field(default_factory=dict)  # [N] each, as components prepared
+    memory: Memory = field(default_factory=dict)  # of earlier steps, as the loss may read it
 
 
 def spread_runs(
@@ -171,6 +220,11 @@ def _turn_table(
             span, reward = turn.span, sum(turn.rewards.values())
             yield i, k, starts[first_row + turn.segment] + span.start, span.stop - span.start, reward
         first_row += len(trajectory.segments)
+
+
+def _greedy_reward(group: Group) -> float:
+    reward = None if group.greedy is None else group.greedy.reward
+    return float("nan") if reward is None else reward
 
 
 def _check_rewards(trajectory: Trajectory) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from agentrl.objective.batch import Batch
+from agentrl.objective.reward_side.levels import Leveled
 from agentrl.objective.trajectory_side.select import zero_variance
 from agentrl.trajectory import FloatArray, Group, succeeded
 
@@ -41,7 +42,7 @@ def selection_metrics(groups: Sequence[Group]) -> dict[str, float]:
     return out | _group_shares(groups)
 
 
-def credit_metrics(batch: Batch, advantages: FloatArray) -> dict[str, float]:
+def credit_metrics(batch: Batch, advantage: Leveled, advantages: FloatArray) -> dict[str, float]:
     """About the tokens that are trained on."""
     tokens = int(batch.loss_counts.sum())
     return {

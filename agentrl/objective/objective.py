@@ -6,16 +6,17 @@ and its loss. Knows no env, no engine and no model.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from agentrl.objective.batch import Batch, Credited, Scores
+from agentrl.objective.batch import Batch, Credited, Memory, Scores
+from agentrl.objective.memory import Finished, Remembers
 from agentrl.objective.metrics import credit_metrics, selection_metrics
-from agentrl.objective.reward_side.credit import Rewards, total_returns
-from agentrl.objective.reward_side.groups import group_sizes
-from agentrl.objective.reward_side.levels import Level, Leveled, refine, to_tokens
+from agentrl.objective.reward_side.groups import has_peers
+from agentrl.objective.reward_side.levels import Level, Leveled, add, multiply, subtract, to_tokens
+from agentrl.objective.reward_side.rewards import Parts, RewardInputs, Rewards, join, token_rewards, total_returns
 from agentrl.objective.spec import ObjectiveSpec
 from agentrl.objective.trajectory_side.inputs import LossInputs, LossOutput
 from agentrl.objective.trajectory_side.loss import policy_loss
@@ -28,18 +29,6 @@ class Objective:
     """The two sides, put together from a spec's components."""
 
     spec: ObjectiveSpec
-
-    @property
-    def needs_reference(self) -> bool:
-        return self.spec.needs_reference
-
-    @property
-    def needs_logprobs(self) -> bool:
-        return self.spec.needs_logprobs
-
-    @property
-    def needs_whole_trajectories(self) -> bool:
-        return self.spec.needs_whole_trajectories
 
     def select(self, groups: Sequence[Group]) -> Batch:
         """The samples that count: without failed trajectories, and past the spec's filters. It may be empty."""
@@ -55,29 +44,66 @@ class Objective:
                 batch = replace(batch, loss_mask=batch.loss_mask & each.mask(batch))
         return replace(batch, metrics={**metrics, "groups/filtered": float(before - len(kept))})
 
-    def credit(self, batch: Batch, scores: Scores) -> Credited:
-        """One advantage for every action token: (credit - baseline) / scale, 0 where the loss mask is false.
+    def credit(self, batch: Batch, scores: Scores, memory: Memory | None = None) -> Credited:
+        """One advantage for every action token: (credit - baseline) scaled, plus the terms; 0 off the loss mask.
+
+        Args:
+            memory: what `remember` gave after the step before; None at the first step
 
         Raises:
-            ConfigError: a KL term in the reward needs scores that are absent.
+            ConfigError: a component needs scores, state ids or another fact that is absent.
         """
-        spec = self.spec
-        rewards = Rewards(turns=spec.shape(batch), tokens=spec.kl_in_reward(batch, scores))
-        returns = total_returns(batch, rewards)
-        credit = spec.credit(batch, rewards)
-        baseline, scale = spec.baseline(batch, returns), spec.scale(batch, returns)
-        level = max(credit.level, baseline.level, scale.level)
-        values = (refine(batch, credit, level) - refine(batch, baseline, level)) / refine(batch, scale, level)
-        if spec.needs_groups:
-            has_peers = Leveled(Level.TRAJECTORY, (group_sizes(batch) > 1).astype(np.float64))
-            values = values * refine(batch, has_peers, level)
-        advantages = to_tokens(batch, Leveled(level, values))
+        spec, memory = self.spec, memory or {}
+        x = RewardInputs(batch, scores, memory)
+        rewards = self._rewards(x)
+        main = rewards.only(spec.credit.parts)
+        credit = spec.credit(x, main)
+        centred = subtract(batch, credit, spec.baseline(x, main, credit))
+        if spec.compares_trajectories:
+            centred = multiply(batch, centred, has_peers(batch))
+        advantage = spec.scale(x, main, centred)
+        for term in spec.terms:
+            advantage = add(batch, advantage, term(x, rewards))
+        advantages = to_tokens(batch, advantage)
         if batch.loss_mask is not batch.action_mask:
             advantages = advantages * batch.loss_mask
-        metrics = {**batch.metrics, **credit_metrics(batch, advantages)}
+        metrics = {**batch.metrics, **credit_metrics(batch, advantage, advantages)}
         if rewards.tokens is not None:
             metrics["reward/kl_penalty"] = -float(rewards.tokens.sum()) / max(batch.n_trajectories, 1)
-        return Credited(batch=batch, scores=scores, advantages=advantages, metrics=metrics)
+        return Credited(
+            batch=batch,
+            scores=scores,
+            advantages=advantages,
+            metrics=metrics,
+            returns=spec.critic.targets(batch, scores, token_rewards(batch, main)) if spec.needs_values else None,
+            columns={k: v for each in spec.preparing for k, v in each.columns(batch, scores, advantages).items()},
+            memory=memory,
+        )
+
+    def remember(self, credited: Credited, metrics: Mapping[str, float]) -> Memory:
+        """What the next step's `credit` is to be given.
+
+        Args:
+            metrics: of the update that was made on `credited`
+        """
+        batch, scores, memory = credited.batch, credited.scores, credited.memory
+        remembering = [each for each in self.spec.components if isinstance(each, Remembers)]
+        if not remembering:
+            return {}
+        returns = total_returns(batch, self._rewards(RewardInputs(batch, scores, memory)))
+        step = Finished(batch, scores, returns, memory, {**credited.metrics, **metrics})
+        return {each.key: dict(each.remember(step)) for each in remembering}
+
+    def _rewards(self, x: RewardInputs) -> Rewards:
+        """The environment's reward parts, shaped, and the penalties at tokens."""
+        spec = self.spec
+        tokens = join([penalty for each in spec.kl_in_reward if (penalty := each(x)) is not None])
+        if not spec.reads_parts:
+            return Rewards(x.batch.turn_rewards, tokens)
+        parts = Parts.of(x.batch)
+        for step in spec.shape:
+            parts = step(x, parts)
+        return Rewards(parts.sum("all"), tokens, parts)
 
     def token_weights(self, batch: Batch, trajectories: IntArray | None = None) -> FloatArray:
         """[N] weights of an update's loss, loss = sum_t w_t l_t; 0 off the loss mask and off its trajectories.
@@ -90,8 +116,8 @@ class Objective:
             inside = np.zeros(batch.n_trajectories, np.bool_)
             inside[trajectories] = True
             counts = np.where(inside, counts, 0)
-        weights = np.where(counts > 0, self.spec.aggregate(counts), 0.0)
-        out = to_tokens(batch, Leveled(Level.TRAJECTORY, weights))
+        taking_part = Leveled(Level.TRAJECTORY, (counts > 0).astype(np.float64))
+        out = to_tokens(batch, multiply(batch, self.spec.aggregate(batch, counts), taking_part))
         return out if batch.loss_mask is batch.action_mask else out * batch.loss_mask
 
     def loss(self, inputs: LossInputs) -> LossOutput:

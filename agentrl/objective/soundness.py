@@ -32,7 +32,7 @@ def combination_faults(spec: ObjectiveSpec) -> Iterator[str]:
     """Why these components do not go together."""
     if spec.gate.needs_ratio and not spec.ratio.corrects:
         yield "its gate bounds a ratio and there is none (ratio = 'none'): set ratio = 'token' or gate = 'none'"
-    if spec.scale.scope != "none" and spec.credit.varies:
+    if spec.scale.of_returns and spec.credit.varies:
         yield (
             "scale divides by the spread of whole returns, which can be 0 while the credit of turns or tokens differs: "
             "set scale = 'none' or credit = 'outcome_broadcast'"
@@ -42,16 +42,16 @@ def combination_faults(spec: ObjectiveSpec) -> Iterator[str]:
             "a group of equal rewards has std 0 and would be divided by it uncentred: with a group scale use baseline "
             "= 'group_mean' or 'leave_one_out'"
         )
-    if spec.scale.scope == "batch" and spec.baseline.scope == "none":
+    if spec.scale.scope == "batch" and spec.baseline.scope == "none" and not spec.scale.centres:
         yield (
             "a batch of equal rewards has std 0 and would be divided by it uncentred: set a baseline, or scale = 'none'"
         )
-    if spec.ratio.of_sequence and spec.credit.varies:
+    if (spec.ratio.of_sequence or spec.gate.of_sequence) and spec.advantages_vary:
         yield (
             "one ratio for the trajectory cannot weigh advantages that differ within it: set credit = "
             "'outcome_broadcast' or ratio = 'token'"
         )
-    if spec.ratio.of_sequence and not spec.aggregate.averages_tokens:
+    if (spec.ratio.of_sequence or spec.gate.of_sequence) and not spec.aggregate.averages_tokens:
         yield (
             "the trajectory's ratio stands at each of its tokens, so summing tokens counts it once for each of them: "
             "set aggregate = 'seq_mean_token_mean'"

@@ -1,8 +1,8 @@
 """An objective as data: one component for each slot of the two sides.
 
 What comes in: a preset's name and overrides. What goes out: a checked `ObjectiveSpec`. Loads no torch. The slots run in
-this order: filters, shape, kl_in_reward, credit, baseline, scale (reward side: one advantage for every action token),
-then ratio, gate, mismatch, regularize, aggregate (trajectory side: one loss).
+the order of `SLOTS`: filters, then the reward side (one advantage for every action token), then the rest of the
+trajectory side (one loss).
 """
 
 from __future__ import annotations
@@ -12,21 +12,36 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from agentrl.errors import ConfigError, UnknownNameError, nearest
 from agentrl.objective import soundness
 from agentrl.objective.component import build, describe, split_choice
-from agentrl.objective.reward_side.baseline import BASELINES, Baseline
-from agentrl.objective.reward_side.credit import CREDITS, Credit
-from agentrl.objective.reward_side.kl import KLS_IN_REWARD, KlInReward
-from agentrl.objective.reward_side.scale import SCALES, Scale
-from agentrl.objective.reward_side.shape import SHAPES, Shape
-from agentrl.objective.trajectory_side.aggregate import AGGREGATES, Aggregate
-from agentrl.objective.trajectory_side.gate import GATES, Gate
-from agentrl.objective.trajectory_side.mismatch import MISMATCHES, Mismatch
-from agentrl.objective.trajectory_side.ratio import RATIOS, Ratio
-from agentrl.objective.trajectory_side.regularize import REGULARIZERS, Regularizer
+from agentrl.objective.reward_side.base import Baseline, Credit, KlInReward, Scale, Shape, Term
+from agentrl.objective.reward_side.baseline import BASELINES
+from agentrl.objective.reward_side.credit import CREDITS
+from agentrl.objective.reward_side.kl import KLS_IN_REWARD
+from agentrl.objective.reward_side.scale import SCALES
+from agentrl.objective.reward_side.shape import SHAPES
+from agentrl.objective.reward_side.term import TERMS
+from agentrl.objective.trajectory_side.aggregate import AGGREGATES
+from agentrl.objective.trajectory_side.anchor import ANCHORS
+from agentrl.objective.trajectory_side.base import (
+    Aggregate,
+    Anchor,
+    Critic,
+    Gate,
+    Mismatch,
+    Prepares,
+    Ratio,
+    Regularizer,
+)
+from agentrl.objective.trajectory_side.critic import CRITICS
+from agentrl.objective.trajectory_side.gate import GATES
+from agentrl.objective.trajectory_side.mismatch import MISMATCHES
+from agentrl.objective.trajectory_side.ratio import RATIOS
+from agentrl.objective.trajectory_side.regularize import REGULARIZERS
 from agentrl.objective.trajectory_side.select import FILTERS, GroupFilter, TokenFilter
 
 SLOTS: Mapping[str, Mapping[str, type]] = {
@@ -36,14 +51,24 @@ SLOTS: Mapping[str, Mapping[str, type]] = {
     "credit": CREDITS,
     "baseline": BASELINES,
     "scale": SCALES,
+    "terms": TERMS,
+    "anchor": ANCHORS,
     "ratio": RATIOS,
     "gate": GATES,
     "mismatch": MISMATCHES,
-    "aggregate": AGGREGATES,
     "regularize": REGULARIZERS,
+    "critic": CRITICS,
+    "aggregate": AGGREGATES,
 }
-LIST_SLOTS = ("filters", "regularize")  # hold any number of components, run in order
-ABOUT = ("name", "title", "formula", "side", "source", "in_frame")
+REWARD_SLOTS = ("shape", "kl_in_reward", "credit", "baseline", "scale", "terms")  # the others: trajectory side
+LIST_SLOTS = ("filters", "shape", "kl_in_reward", "terms", "mismatch", "regularize")  # any number, run in order
+DEFAULTS: Mapping[str, Any] = {  # what a preset's file need not say
+    **{slot: [] for slot in LIST_SLOTS},
+    "scale": "none",
+    "anchor": "old",
+    "critic": "none",
+}
+ABOUT = ("name", "title", "formula", "side", "addresses", "source", "in_frame")
 SIDES = ("reward", "trajectory", "both", "outside")
 
 
@@ -59,42 +84,94 @@ class ObjectiveSpec:
     title: str
     formula: str
     side: str  # which side the method is about: one of SIDES
+    addresses: str  # the failure it is an answer to
     source: str  # the paper
     in_frame: bool  # optimises E[R(tau)]
     filters: tuple[GroupFilter | TokenFilter, ...]
-    shape: Shape
-    kl_in_reward: KlInReward
+    shape: tuple[Shape, ...]
+    kl_in_reward: tuple[KlInReward, ...]
     credit: Credit
     baseline: Baseline
     scale: Scale
+    terms: tuple[Term, ...]
+    anchor: Anchor
     ratio: Ratio
     gate: Gate
-    mismatch: Mismatch
-    aggregate: Aggregate
+    mismatch: tuple[Mismatch, ...]
     regularize: tuple[Regularizer, ...]
+    critic: Critic
+    aggregate: Aggregate
 
     def __post_init__(self) -> None:
         soundness.refuse(self.name, soundness.combination_faults(self))
 
     @property
+    def components(self) -> tuple[Any, ...]:
+        """Every component, in the order of the slots."""
+        values = [(slot, getattr(self, slot)) for slot in SLOTS]
+        return tuple(c for slot, value in values for c in (value if slot in LIST_SLOTS else (value,)))
+
+    @property
+    def preparing(self) -> tuple[Prepares, ...]:
+        """The components that read the whole step before it is cut."""
+        return tuple(c for c in self.components if isinstance(c, Prepares))
+
+    @property
     def needs_reference(self) -> bool:
         """Log-probs of a frozen reference are read."""
-        return self.kl_in_reward.needs_reference or any(r.needs_reference for r in self.regularize)
+        return any(k.needs_reference for k in self.kl_in_reward) or any(r.needs_reference for r in self.regularize)
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Log-probs of a teacher are read."""
+        return any(k.needs_teacher for k in self.kl_in_reward) or any(t.needs_teacher for t in self.terms)
 
     @property
     def needs_logprobs(self) -> bool:
-        """The reward side reads the policy's own log-probs, so they are needed even for a single update."""
-        return self.kl_in_reward.needs_reference
+        """The policy's own log-probs are read before the update, so they are needed even for a single one."""
+        in_reward = any(c.needs_reference or c.needs_teacher for c in self.kl_in_reward)
+        return in_reward or any(t.needs_teacher for t in self.terms) or any(c.needs_logprobs for c in self.preparing)
 
     @property
-    def needs_groups(self) -> bool:
+    def needs_values(self) -> bool:
+        """There is a critic: the learner keeps a head that predicts returns."""
+        return self.critic.kind != "none"
+
+    @property
+    def needs_entropy(self) -> bool:
+        """The loss reads the entropy of the policy with its gradient."""
+        return any(r.needs_entropy for r in self.regularize)
+
+    @property
+    def needs_greedy(self) -> bool:
+        """Each group comes with one greedy rollout of its task."""
+        return self.baseline.needs_greedy
+
+    @property
+    def reads_parts(self) -> bool:
+        """The named parts of the rewards are told apart."""
+        return bool(self.shape or self.terms) or self.credit.parts != "all"
+
+    @property
+    def advantages_vary(self) -> bool:
+        """Tokens of one trajectory can have different advantages."""
+        return self.credit.varies or any(term.varies for term in self.terms)
+
+    @property
+    def compares_trajectories(self) -> bool:
         """Trajectories are compared within their group; one alone in its group gets advantage 0."""
         return "group" in (self.baseline.scope, self.scale.scope)
 
     @property
+    def needs_groups(self) -> bool:
+        """Whatever is credited is compared with peers in the group: with groups of one, every advantage is 0."""
+        return not {self.baseline.scope, self.scale.scope}.isdisjoint({"group", "turn", "state"})
+
+    @property
     def needs_whole_trajectories(self) -> bool:
         """All action tokens of a trajectory must be in one micro-batch."""
-        return self.ratio.of_sequence
+        mixing = (self.ratio.whole, self.gate.whole, *(m.whole for m in self.mismatch))
+        return any(mixing) or any(r.whole for r in self.regularize)
 
     def check(self, *, group_size: int, updates_per_batch: int = 1, has_reference: bool = True) -> None:
         """Refuse a run that this objective cannot be right in.
@@ -125,7 +202,7 @@ def preset_names() -> list[str]:
 
 
 def load_spec(preset: str, overrides: Mapping[str, Any] | None = None) -> ObjectiveSpec:
-    """The preset with some slots changed.
+    """The preset with some slots changed. `preset` is a shipped one's name, or the path of a file "*.toml".
 
     An override is a component's name, a table with a name (both replace the slot's component), or a table without a
     name (changes parameters of the component that stands there). `filters` and `regularize` also take lists, and "none"
@@ -139,7 +216,7 @@ def load_spec(preset: str, overrides: Mapping[str, Any] | None = None) -> Object
     for slot, override in (overrides or {}).items():
         if slot not in SLOTS:
             raise UnknownNameError("objective slot", slot, SLOTS)
-        table[slot] = _override(slot, table[slot], override)
+        table[slot] = _override(slot, table.get(slot, DEFAULTS.get(slot)), override)
     return spec_from_table(table)
 
 
@@ -155,6 +232,7 @@ def spec_from_table(table: Mapping[str, Any]) -> ObjectiveSpec:
             raise ConfigError(
                 f"a preset has no key {key!r}; did you mean {nearest(key, keys)!r}? Keys: {', '.join(keys)}"
             )
+    table = {**DEFAULTS, **table}
     missing = [key for key in keys if key not in table]
     if missing:
         raise ConfigError(f"preset {table.get('name', '?')!r} lacks {', '.join(missing)}")
@@ -188,8 +266,23 @@ def _as_list(value: Any) -> Sequence[Any]:
     return value if isinstance(value, list | tuple) else [value]
 
 
-@cache
 def _read(preset: str) -> Mapping[str, Any]:
+    if preset.endswith(".toml"):
+        return _read_file(Path(preset))
+    return _read_shipped(preset)
+
+
+def _read_file(path: Path) -> Mapping[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"the objective preset {str(path)!r} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise ConfigError(f"the objective preset {str(path)!r} is not TOML: {error}") from None
+
+
+@cache
+def _read_shipped(preset: str) -> Mapping[str, Any]:
     if preset not in preset_names():
         raise UnknownNameError("objective preset", preset, preset_names())
     return tomllib.loads((_folder() / f"{preset}.toml").read_text(encoding="utf-8"))

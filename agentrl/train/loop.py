@@ -163,7 +163,7 @@ async def _reinforce(parts: _Parts, state: dict[str, object], *, start: int) -> 
     if not state:
         await _evaluate(parts, "warmup", 0)
         _save(parts, learner, 0)
-    if objective.needs_reference:
+    if objective.spec.needs_reference:
         learner.reference = load_model(run.checkpoints / "step-00000", device=str(learner.device))
     parts.display.stage(f"RL ({recipe.objective.preset})", recipe.train.steps)
     for step in range(start, recipe.train.steps):

@@ -125,13 +125,13 @@ def test_sound_runs_pass():
 
 
 def test_what_an_objective_needs():
-    assert objective("grpo", regularize={"coef": 0.1}).needs_reference
+    assert objective("grpo", regularize={"coef": 0.1}).spec.needs_reference
     kl = objective("rloo", kl_in_reward={"beta": 0.1})
-    assert kl.needs_reference
-    assert kl.needs_logprobs
-    assert not objective("grpo", regularize={"coef": 0.1}).needs_logprobs
-    assert objective("grpo", ratio="sequence_product").needs_whole_trajectories
-    assert not objective("grpo").needs_whole_trajectories
+    assert kl.spec.needs_reference
+    assert kl.spec.needs_logprobs
+    assert not objective("grpo", regularize={"coef": 0.1}).spec.needs_logprobs
+    assert objective("grpo", ratio="sequence_product").spec.needs_whole_trajectories
+    assert not objective("grpo").spec.needs_whole_trajectories
 
 
 def test_a_missing_reference_is_told_where_it_is_read():

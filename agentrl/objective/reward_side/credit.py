@@ -9,98 +9,53 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
-import numpy as np
-
-from agentrl.objective.batch import Batch, Float64Array
 from agentrl.objective.component import within
-from agentrl.objective.reward_side.levels import Level, Leveled, sum_by_trajectory, sums_by
+from agentrl.objective.reward_side.base import Credit
+from agentrl.objective.reward_side.levels import Level, Leveled
+from agentrl.objective.reward_side.rewards import RewardInputs, Rewards, token_rewards, total_returns, turn_rewards
 from agentrl.objective.reward_side.scan import discounted_suffix_sums
 
 
-@dataclass(frozen=True, slots=True)
-class Rewards:
-    """What is to be credited."""
-
-    turns: Float64Array  # [K]
-    tokens: Float64Array | None  # [A] added at each action token; None: nothing is
-
-
-class Credit(Protocol):
-    varies: ClassVar[bool]  # tokens of one trajectory can get different credit
-
-    def __call__(self, batch: Batch, rewards: Rewards) -> Leveled: ...
-
-
-@dataclass(frozen=True, slots=True)
-class OutcomeBroadcast:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutcomeBroadcast(Credit):
     """Every token is credited with its trajectory's whole return R."""
 
     varies: ClassVar[bool] = False
 
-    def __call__(self, batch: Batch, rewards: Rewards) -> Leveled:
-        return Leveled(Level.TRAJECTORY, total_returns(batch, rewards))
+    def __call__(self, x: RewardInputs, rewards: Rewards) -> Leveled:
+        return Leveled(Level.TRAJECTORY, total_returns(x.batch, rewards))
 
 
-@dataclass(frozen=True, slots=True)
-class RewardToGoToken:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardToGoToken(Credit):
     """G_t = sum_{j >= t} gamma^(j - t) r_j over the action tokens of the trajectory."""
 
     gamma: float = 1.0
-    varies: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         within("credit 'rtg_token'", 0.0, 1.0, gamma=self.gamma)
 
-    def __call__(self, batch: Batch, rewards: Rewards) -> Leveled:
+    def __call__(self, x: RewardInputs, rewards: Rewards) -> Leveled:
         if self.gamma == 1.0 and rewards.tokens is None:  # then all tokens of a turn have one and the same return
-            return RewardToGoTurn(gamma=1.0)(batch, rewards)
-        values = token_rewards(batch, rewards)
-        return Leveled(Level.ACTION, discounted_suffix_sums(values, batch.action_counts, self.gamma))
+            return RewardToGoTurn()(x, rewards)
+        values = token_rewards(x.batch, rewards)
+        return Leveled(Level.ACTION, discounted_suffix_sums(values, x.batch.action_counts, self.gamma))
 
 
-@dataclass(frozen=True, slots=True)
-class RewardToGoTurn:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardToGoTurn(Credit):
     """G_k = sum_{j >= k} gamma^(j - k) r_j over the turns of the trajectory; all tokens of turn k get G_k."""
 
     gamma: float = 1.0
-    varies: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         within("credit 'rtg_turn'", 0.0, 1.0, gamma=self.gamma)
 
-    def __call__(self, batch: Batch, rewards: Rewards) -> Leveled:
-        values = rewards.turns
-        if rewards.tokens is not None:
-            owner = np.repeat(np.arange(len(batch.turn_lengths)), batch.turn_lengths)
-            values = values + sums_by(owner, rewards.tokens, len(batch.turn_lengths))
-        turns_of = np.bincount(batch.turn_trajectory, minlength=batch.n_trajectories)
-        return Leveled(Level.TURN, discounted_suffix_sums(values, turns_of, self.gamma))
-
-
-def total_returns(batch: Batch, rewards: Rewards) -> Float64Array:
-    """[T] undiscounted return of each trajectory. One without any turn keeps the environment's reward."""
-    totals = sum_by_trajectory(batch, Leveled(Level.TURN, rewards.turns))
-    without_turns = np.bincount(batch.turn_trajectory, minlength=batch.n_trajectories) == 0
-    totals[without_turns] = batch.rewards[without_turns]
-    if rewards.tokens is not None:
-        totals += sum_by_trajectory(batch, Leveled(Level.ACTION, rewards.tokens))
-    return totals
-
-
-def token_rewards(batch: Batch, rewards: Rewards) -> Float64Array:
-    """[A] rewards at action tokens: each turn's on its last one.
-
-    The reward of a turn without tokens lands on the last action token before it in its trajectory; where there is none,
-    no action led to it and no token gets it.
-    """
-    out = np.zeros(int(batch.turn_lengths.sum())) if rewards.tokens is None else rewards.tokens.copy()
-    last = np.cumsum(batch.turn_lengths) - 1  # [K] in action tokens; an empty turn points at the token before it
-    first_of_trajectory = np.cumsum(batch.action_counts) - batch.action_counts
-    led_to = last >= first_of_trajectory[batch.turn_trajectory]
-    np.add.at(out, last[led_to], rewards.turns[led_to])
-    return out
+    def __call__(self, x: RewardInputs, rewards: Rewards) -> Leveled:
+        values = turn_rewards(x.batch, rewards)
+        return Leveled(Level.TURN, discounted_suffix_sums(values, x.batch.turn_counts, self.gamma))
 
 
 CREDITS: Mapping[str, type] = {

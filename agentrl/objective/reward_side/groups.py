@@ -9,12 +9,17 @@ from __future__ import annotations
 import numpy as np
 
 from agentrl.objective.batch import Batch, Float64Array
-from agentrl.objective.reward_side.levels import sums_by
+from agentrl.objective.reward_side.levels import Level, Leveled, sums_by
 
 
 def group_sizes(batch: Batch) -> Float64Array:
     """[T] number of trajectories in the group of each."""
     return np.bincount(batch.group_ids)[batch.group_ids].astype(np.float64)
+
+
+def has_peers(batch: Batch) -> Leveled:
+    """1 where a trajectory has others in its group, 0 where it is alone."""
+    return Leveled(Level.TRAJECTORY, (group_sizes(batch) > 1).astype(np.float64))
 
 
 def group_sums(batch: Batch, x: Float64Array) -> Float64Array:

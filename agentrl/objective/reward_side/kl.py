@@ -8,37 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from agentrl.errors import ConfigError
-from agentrl.objective.batch import Batch, Float64Array, Scores
+from agentrl.objective.batch import Float64Array
 from agentrl.objective.component import at_least
-
-
-class KlInReward(Protocol):
-    @property
-    def needs_reference(self) -> bool: ...
-
-    def __call__(self, batch: Batch, scores: Scores) -> Float64Array | None:
-        """[A] the reward added to each action token."""
-        ...
+from agentrl.objective.reward_side.base import KlInReward
+from agentrl.objective.reward_side.rewards import RewardInputs
 
 
 @dataclass(frozen=True, slots=True)
-class NoKlInReward:
-    @property
-    def needs_reference(self) -> bool:
-        return False
-
-    def __call__(self, batch: Batch, scores: Scores) -> Float64Array | None:
-        return None
-
-
-@dataclass(frozen=True, slots=True)
-class K1InReward:
-    """r_t = -beta (log pi(a_t) - log pi_ref(a_t)), a one-sample estimate of KL(pi, ref). beta 0: no reference."""
+class K1InReward(KlInReward):
+    """r_t += -beta (log pi(a_t) - log pi_ref(a_t)), a one-sample estimate of KL(pi, ref). beta 0: no reference."""
 
     beta: float = 0.03
 
@@ -49,16 +31,16 @@ class K1InReward:
     def needs_reference(self) -> bool:
         return self.beta > 0
 
-    def __call__(self, batch: Batch, scores: Scores) -> Float64Array | None:
+    def __call__(self, x: RewardInputs) -> Float64Array | None:
         if not self.needs_reference:
             return None
-        if scores.logprobs is None or scores.reference is None:
+        if x.scores.logprobs is None or x.scores.reference is None:
             raise ConfigError(
                 f"kl_in_reward 'k1' with beta {self.beta:g} needs log-probs of the policy and of a reference; give the "
                 "learner a reference, or set beta = 0"
             )
-        mask = batch.action_mask
-        return -self.beta * (scores.logprobs[mask].astype(np.float64) - scores.reference[mask])
+        mask = x.batch.action_mask
+        return -self.beta * (x.scores.logprobs[mask].astype(np.float64) - x.scores.reference[mask])
 
 
-KLS_IN_REWARD: Mapping[str, type] = {"none": NoKlInReward, "k1": K1InReward}
+KLS_IN_REWARD: Mapping[str, type] = {"k1": K1InReward}

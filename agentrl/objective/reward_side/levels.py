@@ -58,6 +58,30 @@ def to_tokens(batch: Batch, x: Leveled) -> FloatArray:
     return spread_runs(values, batch.turn_starts, batch.turn_lengths, batch.n_tokens)
 
 
+def add(batch: Batch, a: Leveled, b: Leveled) -> Leveled:
+    """a + b, at the finer of their levels."""
+    level = max(a.level, b.level)
+    return Leveled(level, refine(batch, a, level) + refine(batch, b, level))
+
+
+def subtract(batch: Batch, a: Leveled, b: Leveled) -> Leveled:
+    """a - b, at the finer of their levels."""
+    level = max(a.level, b.level)
+    return Leveled(level, refine(batch, a, level) - refine(batch, b, level))
+
+
+def multiply(batch: Batch, a: Leveled, b: Leveled) -> Leveled:
+    """a b, at the finer of their levels."""
+    level = max(a.level, b.level)
+    return Leveled(level, refine(batch, a, level) * refine(batch, b, level))
+
+
+def divide(batch: Batch, a: Leveled, b: Leveled) -> Leveled:
+    """a / b, at the finer of their levels."""
+    level = max(a.level, b.level)
+    return Leveled(level, refine(batch, a, level) / refine(batch, b, level))
+
+
 def sum_by_trajectory(batch: Batch, x: Leveled) -> Float64Array:
     """[T] sum of each trajectory's numbers."""
     if x.level is Level.TRAJECTORY:

@@ -1,29 +1,11 @@
-"""Slot `shape`: which reward each turn is given.
+"""Slot `shape`: steps from the environment's reward parts to the rewards that are credited, in order.
 
-What comes in: a batch. What goes out: [K] one reward for each turn. Knows no baseline and no token.
+What comes in: a batch and its reward parts, [K, P]. What goes out: parts again; their sum is each turn's reward. No
+step at all: the environment's rewards as they are. Knows no baseline and no token.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Protocol
 
-from agentrl.objective.batch import Batch, Float64Array
-
-
-class Shape(Protocol):
-    def __call__(self, batch: Batch) -> Float64Array:
-        """[K] the reward of each turn."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class OutcomeShape:
-    """r_k = sum of all reward parts of turn k, outcome and process alike, as the environment weighted them."""
-
-    def __call__(self, batch: Batch) -> Float64Array:
-        return batch.turn_rewards
-
-
-SHAPES: Mapping[str, type] = {"outcome": OutcomeShape}
+SHAPES: Mapping[str, type] = {}

@@ -8,58 +8,40 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar
 
 from agentrl.objective.component import at_least
+from agentrl.objective.trajectory_side.base import Gate, Gated
+from agentrl.objective.trajectory_side.inputs import LossInputs
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Gate(Protocol):
-    needs_ratio: ClassVar[bool]
-
-    def loss(self, ratio: Tensor, advantages: Tensor) -> Tensor:
-        """[A] to be minimised."""
-        ...
-
-    def clipped(self, ratio: Tensor, advantages: Tensor) -> Tensor:
-        """[A] bool: no gradient passes."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
-class NoGate:
+class NoGate(Gate):
     """-r A."""
 
     needs_ratio: ClassVar[bool] = False
 
-    def loss(self, ratio: Tensor, advantages: Tensor) -> Tensor:
-        return -ratio * advantages
-
-    def clipped(self, ratio: Tensor, advantages: Tensor) -> Tensor:
-        return advantages.new_zeros(advantages.shape) > 0
+    def __call__(self, inputs: LossInputs, ratio: Tensor) -> Gated:
+        return Gated(-ratio * inputs.advantages, inputs.advantages.new_zeros(inputs.advantages.shape) > 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Clip:
+class Clip(Gate):
     """-min(r A, clip(r, 1 - low, 1 + high) A) (PPO, 1707.06347; low != high: DAPO's clip-higher, 2503.14476)."""
 
     low: float = 0.2
     high: float = 0.2
-    needs_ratio: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         at_least("gate 'clip'", 0.0, low=self.low, high=self.high)
 
-    def loss(self, ratio: Tensor, advantages: Tensor) -> Tensor:
-        bounded = ratio.clamp(1 - self.low, 1 + self.high)
-        return -(ratio * advantages).minimum(bounded * advantages)
-
-    def clipped(self, ratio: Tensor, advantages: Tensor) -> Tensor:
-        too_high = (advantages > 0) & (ratio > 1 + self.high)
-        too_low = (advantages < 0) & (ratio < 1 - self.low)
-        return too_high | too_low
+    def __call__(self, inputs: LossInputs, ratio: Tensor) -> Gated:
+        a = inputs.advantages
+        loss = -(ratio * a).minimum(ratio.clamp(1 - self.low, 1 + self.high) * a)
+        return Gated(loss, ((a > 0) & (ratio > 1 + self.high)) | ((a < 0) & (ratio < 1 - self.low)))
 
 
 GATES: Mapping[str, type] = {"none": NoGate, "clip": Clip}

@@ -1,14 +1,15 @@
-"""What the loss is computed from, and what it gives.
+"""What a loss reads and gives.
 
-Tensors are flat over the action tokens of one micro-batch, [A]: no padding, no observation tokens. This file and the
-components beside it use tensor methods only, so that reading a spec loads no torch.
+What comes in: one micro-batch of loss tokens. What goes out: its part of the update's loss and of the diagnosis.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from agentrl.objective.batch import Memory
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,17 +17,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LossInputs:
-    """One micro-batch. A token with weight 0 is masked: it is in no loss and no diagnostic."""
+    """One micro-batch. A token with weight 0 is masked: it is in no loss, no statistic and no diagnostic."""
 
     logprobs: Tensor  # [A] nats, under the weights being trained; carries the gradient
     old_logprobs: Tensor  # [A] nats, under the weights the step started from; no gradient. On-policy: logprobs.detach()
     behavior_logprobs: Tensor  # [A] nats, as sampled
     advantages: Tensor  # [A]
     weights: Tensor  # [A] from Objective.token_weights
-    sequence_ids: Tensor  # [A] int64, which trajectory: its index in the batch
+    sequence_ids: Tensor  # [A] int64, which trajectory: dense in the micro-batch
     turn_ids: Tensor  # [A] int64, index of the turn in its trajectory
     reference_logprobs: Tensor | None = None  # [A] nats
     entropies: Tensor | None = None  # [A] nats, of the distribution each token was chosen from
+    values: Tensor | None = None  # [A] what the critic expects now; carries the gradient
+    old_values: Tensor | None = None  # [A] what it expected at the step's start
+    returns: Tensor | None = None  # [A] what it is to predict; NaN where it is not asked
+    columns: Mapping[str, Tensor] = field(default_factory=dict)  # [A] each, as the components prepared them
+    memory: Memory = field(default_factory=dict)  # of earlier steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +42,4 @@ class LossOutput:
     loss: Tensor  # scalar
     sums: Mapping[str, Tensor]  # scalars, no gradient: sums over loss tokens; "tokens" counts them
     maxima: Mapping[str, Tensor]  # scalars, no gradient
+    samples: Mapping[str, Tensor] = field(default_factory=dict)  # [loss tokens] each: for the step's quantiles

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from agentrl.objective.spec import ObjectiveSpec
 from agentrl.objective.trajectory_side.inputs import LossInputs, LossOutput
 from agentrl.objective.trajectory_side.mismatch import sampler_ratio
-from agentrl.objective.trajectory_side.ratio import LARGEST_LOG_RATIO
+from agentrl.objective.trajectory_side.ratio import bounded_exp
 from agentrl.objective.trajectory_side.regularize import k3
 
 if TYPE_CHECKING:
@@ -18,36 +18,37 @@ if TYPE_CHECKING:
 
 
 def policy_loss(spec: ObjectiveSpec, inputs: LossInputs) -> LossOutput:
-    """sum_t w_t (c_t gate(r_t, A_t) + regularizers_t), c the mismatch correction.
+    """sum_t w_t (c_t gate(r_t, A_t) + regularizers_t + critic_t), c the product of the mismatch corrections.
 
     Raises:
-        ConfigError: a regularizer needs a reference and there is none.
+        ConfigError: a component needs log-probs of a reference, entropies or values, and there are none.
     """
-    ratio = spec.ratio(inputs)
-    per_token = spec.gate.loss(ratio, inputs.advantages)
-    correction = spec.mismatch(inputs)
-    if correction is not None:
-        per_token = correction * per_token
-    policy = per_token
-    for regularizer in spec.regularize:
-        penalty = regularizer(inputs)
-        if penalty is not None:
-            per_token = per_token + penalty
+    gated = spec.gate(inputs, spec.ratio(inputs, spec.anchor(inputs)))
+    policy, cut = gated.loss, gated.cut
+    for mismatch in spec.mismatch:
+        factor = mismatch(inputs)
+        policy, cut = factor * policy, cut | (factor == 0)
+    penalties = [penalty for each in spec.regularize if (penalty := each(inputs)) is not None]
+    of_critic = spec.critic.loss(inputs)
+    per_token = sum([*penalties, *([] if of_critic is None else [of_critic])], start=policy)
     used = inputs.weights > 0
-    loss = (inputs.weights * per_token).sum()
-    clipped = spec.gate.clipped(ratio.detach(), inputs.advantages)
+    loss = (inputs.weights * per_token.where(used, 0.0)).sum()
     rows = {
         "policy_loss": policy.detach(),
-        "regularizer": (per_token - policy).detach(),
-        "clipped_positive": (clipped & (inputs.advantages > 0)).to(inputs.weights.dtype),
-        "clipped_negative": (clipped & (inputs.advantages < 0)).to(inputs.weights.dtype),
+        "clipped_positive": (cut & (inputs.advantages > 0)).to(inputs.weights.dtype),
+        "clipped_negative": (cut & (inputs.advantages < 0)).to(inputs.weights.dtype),
         **_diagnostics(inputs),
     }
+    if penalties:
+        rows["regularizer"] = sum(penalties[1:], start=penalties[0]).detach()
+    if of_critic is not None:
+        rows["critic_loss"] = of_critic.detach()
     rows = {name: row.where(used, 0.0) for name, row in rows.items()}
     sums = {name: row.sum() for name, row in rows.items()}
     sums["tokens"] = used.sum().to(inputs.weights.dtype)
     maxima = {name: _largest(rows[name]) for name in ("ratio", "behavior_abs")}
-    return LossOutput(loss=loss, sums=sums, maxima=maxima)
+    samples = {"ratio": rows["ratio"][used]}
+    return LossOutput(loss=loss, sums=sums, maxima=maxima, samples=samples)
 
 
 def _diagnostics(inputs: LossInputs) -> dict[str, Tensor]:
@@ -57,7 +58,7 @@ def _diagnostics(inputs: LossInputs) -> dict[str, Tensor]:
     behavior_gap = inputs.behavior_logprobs - old  # log mu - log pi_old, on samples of mu
     weight = sampler_ratio(inputs)
     rows = {
-        "ratio": (logprobs - old).clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO).exp(),
+        "ratio": bounded_exp(logprobs - old),
         "old_k3": k3(old - logprobs),
         "behavior_k1": behavior_gap,
         "behavior_k3": k3(behavior_gap),

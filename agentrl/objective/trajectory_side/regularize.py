@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from agentrl.errors import ConfigError
 from agentrl.objective.component import at_least
+from agentrl.objective.trajectory_side.base import Regularizer
 from agentrl.objective.trajectory_side.inputs import LossInputs
 from agentrl.objective.trajectory_side.ratio import LARGEST_LOG_RATIO
 
@@ -19,22 +20,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Regularizer(Protocol):
-    @property
-    def needs_reference(self) -> bool: ...
-
-    def __call__(self, inputs: LossInputs) -> Tensor | None: ...
-
-
 @dataclass(frozen=True, slots=True)
-class K3Penalty:
+class K3Penalty(Regularizer):
     """coef k3, k3 = exp(-d) - 1 + d with d = log pi - log pi_ref: GRPO's KL loss. coef 0 needs no reference.
 
     Its value is an unbiased estimate of KL(pi, ref) for samples of pi; its gradient, 1 - exp(-d), is not that of the
     KL.
     """
 
-    coef: float
+    coef: float = 0.0
 
     def __post_init__(self) -> None:
         at_least("regularize 'k3'", 0.0, coef=self.coef)
@@ -50,10 +44,10 @@ class K3Penalty:
 
 
 @dataclass(frozen=True, slots=True)
-class K2Penalty:
+class K2Penalty(Regularizer):
     """coef d^2 / 2, d = log pi - log pi_ref; on-policy its gradient is that of KL(pi, ref). coef 0: no reference."""
 
-    coef: float
+    coef: float = 0.0
 
     def __post_init__(self) -> None:
         at_least("regularize 'k2'", 0.0, coef=self.coef)
