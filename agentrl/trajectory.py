@@ -141,12 +141,17 @@ class Group:
     group_id: str
     task_id: str
     trajectories: tuple[Trajectory, ...]
-    greedy: Trajectory | None = None  # the task played without sampling: for the greedy baseline, in nothing else
+    greedy: Trajectory | None = None  # the task played without sampling: for the greedy baseline; it may have failed
 
     @property
     def valid(self) -> tuple[Trajectory, ...]:
         """The trajectories that have a reward."""
         return tuple(t for t in self.trajectories if t.reward is not None)
+
+    @property
+    def played(self) -> tuple[Trajectory, ...]:
+        """Every episode, the greedy one last."""
+        return self.trajectories if self.greedy is None else (*self.trajectories, self.greedy)
 
 
 def succeeded(trajectory: Trajectory, threshold: float = 1.0) -> bool:

@@ -51,6 +51,11 @@ class Calculator(ToolEnv):
         expression = _expression(random.Random(seed), self.difficulty)
         return Task(prompt=f"What is {expression}?", answer=calculate(expression), data={"expression": expression})
 
+    def state_id(self) -> str:
+        """What was called so far, and the answers: with the question, what the next action is chosen by."""
+        turns = [] if self._play is None else self._play.turns
+        return " | ".join("; ".join(f"{c.name}{dict(c.arguments)} = {r.content}" for c, r in t.calls) for t in turns)
+
     @reward(kind="outcome")
     async def correct(self, task: Task, episode: Episode) -> float:
         """1 if the final answer is the right number and nothing else, such as "1714" or "=1714".

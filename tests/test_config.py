@@ -6,6 +6,7 @@ import dataclasses
 import importlib.util
 import string
 import tomllib
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from agentrl.config.overrides import apply_overrides, parse_override
 from agentrl.engine.settings import EngineSettings, VllmSettings
 from agentrl.errors import ConfigError, UserError
 from agentrl.learner.settings import LearnerSettings, OptimizerSettings, PolicySettings, TinySettings
+from agentrl.objective.loading import load_spec
 from agentrl.objective.spec import SLOTS
 from agentrl.rollout.settings import RolloutSettings
 from agentrl.train.recipe import (
@@ -204,6 +206,10 @@ def test_missing_or_binary_file_is_refused(tmp_path: Path) -> None:
         ("launch.device=gpu", "launch.device is 'gpu', wanted 'auto', 'cpu', 'cuda' or 'cuda:N'"),
         ("launch.dtype=fp16", "wanted one of 'auto', 'float32', 'bfloat16'"),
         ("objective.preset=grop", "did you mean 'grpo'?"),
+        ("objective.preset=nowhere.toml", "the objective preset 'nowhere.toml' cannot be read"),
+        ("objective.preset=grpo_opd", "set learner.teacher to a checkpoint"),
+        ("learner.teacher=calculator", "nothing in it reads a teacher"),
+        ("learner.value_lr=0.1", "has no critic and would ignore it"),
         ("rollout.group_size=1", "group"),
         ("env.id=calculater", "did you mean 'calculator'?"),
         ("env.settings.dificulty=easy", "difficulty"),
@@ -281,6 +287,23 @@ recipes = builds(
     train=builds(TrainSettings),
     launch=builds(LaunchSettings, dtype=st.sampled_from(["auto", "float32", "bfloat16"])),
 )
+
+
+def test_an_objective_of_ones_own_is_a_file(recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shipped = resources.files("agentrl.objective.presets").joinpath("grpo.toml").read_text(encoding="utf-8")
+    Path("own.toml").write_text(shipped.replace('name = "grpo"', 'name = "mine"', 1))
+    recipe = load_recipe(recipe_file, ["objective.preset=own.toml", "objective.critic=none", "objective.terms=[]"])
+    spec = load_spec(recipe.objective.preset, recipe.objective.overrides)
+    assert spec.name == "mine"
+    assert dataclasses.replace(spec, name="grpo") == load_spec("grpo")
+
+
+def test_a_teacher_that_is_read_must_be_a_model(recipe_file: Path, tmp_path: Path) -> None:
+    message = refusal(recipe_file, "objective.preset=grpo_opd", "learner.teacher=./nowhere")
+    assert message == ("learner.teacher: there is no model folder './nowhere'; give a checkpoint folder or a hub name")
+    (tmp_path / "config.json").write_text("{}")
+    load_recipe(recipe_file, ["objective.preset=grpo_opd", f"learner.teacher={tmp_path}"])
 
 
 @settings(max_examples=60, deadline=None)

@@ -15,7 +15,7 @@ from agentrl.env.calling import read_mark
 from agentrl.env.registry import env_ids, spec
 from agentrl.env.tool import MARK, Tool
 from agentrl.evaluate.suite import load_suite
-from agentrl.objective.spec import load_spec, preset_names
+from agentrl.objective.loading import load_spec, preset_names
 
 ENGINES = {
     "hf": "transformers in this process: any computer; needs agentrl[train]",

@@ -31,25 +31,26 @@ def make_parser() -> Parser:
         epilog="examples:\n"
         "  agentrl train calculator --set engine.kind=vllm\n"
         "  agentrl eval calculator --policy runs/calculator-seed0\n"
+        "  agentrl objective explain grpo\n"
         "  agentrl list envs",
     )
     parser.set_defaults(command=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for add in (_add_train, _add_eval, _add_list, _add_check, _add_plot, _add_version):
+    for add in (_add_train, _add_eval, _add_objective, _add_list, _add_check, _add_plot, _add_version):
         add(commands)
     return parser
 
 
-def _command(module: str) -> Callable[[argparse.Namespace], int]:
+def _command(module: str, function: str) -> Callable[[argparse.Namespace], int]:
     def run(arguments: argparse.Namespace) -> int:
-        return int(importlib.import_module(f"agentrl.cli.{module}").run(arguments))
+        return int(vars(importlib.import_module(f"agentrl.cli.{module}"))[function](arguments))
 
     return run
 
 
-def _add(commands: Any, name: str, module: str, summary: str, examples: str) -> Parser:
+def _add(commands: Any, name: str, module: str, summary: str, examples: str, *, function: str = "run") -> Parser:
     parser: Parser = commands.add_parser(name, help=summary, description=summary, epilog=f"examples:\n{examples}")
-    parser.set_defaults(command=_command(module))
+    parser.set_defaults(command=_command(module, function))
     return parser
 
 
@@ -96,6 +97,63 @@ def _add_eval(commands: Any) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="the evaluation's seed (default: 0)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="keep the trajectories and the results here")
     _add_json(parser, "the results")
+
+
+def _add_objective(commands: Any) -> None:
+    summary = "Explain and audit objectives."
+    parser: Parser = commands.add_parser("objective", help=summary, description=summary)
+    inner = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_explain(inner)
+    _add_audit(inner)
+    listing = _add(
+        inner,
+        "list",
+        "explaining",
+        "List the presets by family, and the methods that are not built.",
+        "  agentrl objective list\n  agentrl objective list --json -",
+        function="run_list",
+    )
+    _add_json(listing, "the lists")
+
+
+def _add_explain(commands: Any) -> None:
+    parser = _add(
+        commands,
+        "explain",
+        "explaining",
+        "Explain a preset: its formula, each choice and its side, its source, what it needs.",
+        "  agentrl objective explain gigpo\n"
+        "  agentrl objective explain dapo --against grpo    only the slots that differ\n"
+        "  agentrl objective explain my_method.toml",
+    )
+    parser.add_argument("preset", metavar="PRESET", help="a preset's name or file, or a method that is not built")
+    parser.add_argument("--against", metavar="OTHER", help="another preset: print only the slots that differ")
+    _add_json(parser, "the explanation")
+
+
+def _add_audit(commands: Any) -> None:
+    parser = _add(
+        commands,
+        "audit",
+        "auditing",
+        "Compare each estimator's expected gradient with the true one, over all batches of small decision processes.",
+        "  agentrl objective audit\n"
+        "  agentrl objective audit rloo grpo my_method.toml --group-size 2 3 4\n"
+        "  agentrl objective audit rloo --set credit=rtg_turn --set baseline=state_leave_one_out\n"
+        "  agentrl objective audit --off-policy",
+    )
+    parser.add_argument("presets", nargs="*", metavar="PRESET", help="presets' names or files (default: all)")
+    parser.add_argument(
+        "--group-size", type=_group_size, nargs="+", default=[2, 3], metavar="G", help="episodes a group (default: 2 3)"
+    )
+    parser.add_argument(
+        "--off-policy",
+        action="store_true",
+        help="the samples are another policy's; without a PRESET: rloo with each correction",
+    )
+    _add_set(parser, "set a slot of every PRESET")
+    parser.add_argument("--markdown", action="store_true", help="print Markdown, with the numbers of every setting")
+    _add_json(parser, "the numbers")
 
 
 def _add_list(commands: Any) -> None:
@@ -154,6 +212,12 @@ def _add_json(parser: Parser, what: str) -> None:
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"got {text!r}, wanted a whole number from 1 on")
+    return int(text)
+
+
+def _group_size(text: str) -> int:
+    if text not in ("2", "3", "4", "5"):
+        raise argparse.ArgumentTypeError(f"got {text!r}, wanted a whole number from 2 to 5: all groups are enumerated")
     return int(text)
 
 

@@ -17,8 +17,8 @@ from typing import Any
 from agentrl.engine.settings import EngineSettings, VllmSettings
 from agentrl.env.registry import make
 from agentrl.errors import ConfigError, MissingDependencyError, UnknownNameError
-from agentrl.learner.settings import PolicySettings, TinySettings
-from agentrl.objective.spec import load_spec
+from agentrl.learner.settings import LearnerSettings, PolicySettings, TinySettings
+from agentrl.objective.loading import load_spec
 from agentrl.train.recipe import Recipe
 
 TRAINED_ENGINES = ("hf", "vllm")
@@ -58,9 +58,7 @@ def check_recipe(recipe: Recipe) -> None:
     check_policy(recipe.policy)
     _check_limits(recipe)
     _check_device(recipe.launch.device)
-    spec = load_spec(recipe.objective.preset, recipe.objective.overrides)
-    updates = recipe.learner.epochs * recipe.learner.minibatches
-    spec.check(group_size=recipe.rollout.group_size, updates_per_batch=updates)
+    _check_objective(recipe)
     make(recipe.env.id, **recipe.env.settings)
 
 
@@ -146,6 +144,23 @@ def _check_limits(recipe: Recipe) -> None:
         raise ConfigError(
             f"rollout.max_tokens_per_episode is {longest}, but engine.max_context is {context}: "
             f"lower the first or set engine.max_context = {longest}"
+        )
+
+
+def _check_objective(recipe: Recipe) -> None:
+    """The objective's pieces go together, and this run gives it what it needs."""
+    spec, learner = load_spec(recipe.objective.preset, recipe.objective.overrides), recipe.learner
+    spec.check(
+        group_size=recipe.rollout.group_size,
+        updates_per_batch=learner.epochs * learner.minibatches,
+        has_teacher=bool(learner.teacher),
+    )
+    if learner.teacher:
+        check_model_path(learner.teacher, "learner.teacher")
+    if learner.value_lr != LearnerSettings().value_lr and not spec.needs_values:
+        raise ConfigError(
+            f"learner.value_lr is set, but the objective {spec.name!r} has no critic and would ignore it: remove it or "
+            "choose an objective with a critic, such as objective.preset = 'ppo'"
         )
 
 

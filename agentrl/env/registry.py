@@ -27,6 +27,7 @@ from agentrl.errors import AgentRLError, ConfigError, EnvDefinitionError, Unknow
 
 SHIPPED: Mapping[str, str] = {
     "calculator": "agentrl.envs.calculator:Calculator",
+    "courier": "agentrl.envs.courier:Courier",
     "gsm8k": "agentrl.envs.gsm8k:GSM8K",
 }
 ENTRY_POINTS = "agentrl.envs"

@@ -15,13 +15,23 @@ from agentrl.learner.settings import OptimizerSettings
 
 
 def make_optimizer(
-    parameters: Iterable[torch.nn.Parameter], settings: OptimizerSettings, *, total_updates: int
+    parameters: Iterable[torch.nn.Parameter],
+    settings: OptimizerSettings,
+    *,
+    total_updates: int,
+    value_head: Iterable[torch.nn.Parameter] = (),
+    value_lr: float = 0.0,
 ) -> tuple[torch.optim.AdamW, LambdaLR]:
-    """AdamW; weight decay on matrices alone. `total_updates` is where the schedule ends."""
+    """AdamW; weight decay on matrices alone. `total_updates` is where the schedule ends.
+
+    Args:
+        value_head: parameters that learn at `value_lr`, by the same schedule.
+    """
     trained = [p for p in parameters if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": settings.weight_decay},
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+        {"params": list(value_head), "weight_decay": 0.0, "lr": value_lr},
     ]
     optimizer = torch.optim.AdamW(
         [g for g in groups if g["params"]], lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=True

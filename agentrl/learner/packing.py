@@ -12,25 +12,31 @@ import numpy.typing as npt
 from agentrl.trajectory import IntArray
 
 
-def micro_batches(lengths: IntArray, budget: int) -> list[IntArray]:
-    """Split rows into micro-batches of at most `budget` padded tokens (one row alone may exceed it).
+def micro_batches(lengths: IntArray, budget: int, owners: IntArray | None = None) -> list[IntArray]:
+    """Split rows into micro-batches of at most `budget` padded tokens (one row, or owner, alone may exceed it).
 
     Args:
         lengths: [R] tokens of each row.
         budget: rows x longest row of a micro-batch.
+        owners: [R] rows of one owner stay together; None: each row is its own.
 
     Returns:
-        Row indices, longest rows first, every row exactly once.
+        Row indices, longest first, every row exactly once.
     """
-    order = np.argsort(-lengths, kind="stable")
-    out: list[IntArray] = []
-    start = 0
-    while start < len(order):
-        longest = int(lengths[order[start]])
-        count = max(1, budget // max(1, longest))
-        out.append(order[start : start + count])
-        start += count
-    return out
+    owner = np.arange(len(lengths)) if owners is None else np.unique(owners, return_inverse=True)[1]
+    counts = np.bincount(owner)
+    longest = np.zeros(len(counts), np.int64)
+    np.maximum.at(longest, owner, lengths)
+    rows_of = np.split(np.argsort(owner, kind="stable"), np.cumsum(counts)[:-1])
+    out: list[list[IntArray]] = []
+    rows = widest = 0
+    for unit in np.argsort(-longest, kind="stable").tolist():
+        if not out or (rows + counts[unit]) * widest > budget:
+            out.append([])
+            rows, widest = 0, int(longest[unit])
+        out[-1].append(rows_of[unit])
+        rows += int(counts[unit])
+    return [np.concatenate(units) for units in out]
 
 
 def pad_rows(token_ids: IntArray, row_starts: IntArray, rows: IntArray) -> npt.NDArray[np.int64]:

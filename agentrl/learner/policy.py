@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from agentrl.errors import DataError
-from agentrl.learner.logprobs import check_head
+from agentrl.learner.predictions import check_head
 from agentrl.learner.settings import TinySettings
 
 if TYPE_CHECKING:

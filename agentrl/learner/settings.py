@@ -25,6 +25,8 @@ class LearnerSettings:
     epochs: int = 1  # passes over a step's batch
     minibatches: int = 1  # optimiser updates a pass
     micro_batch_tokens: int = 8192  # padded tokens computed at once
+    value_lr: float = 0.05  # of the critic's head, where the objective has one: about how far an update moves a value
+    teacher: str = ""  # checkpoint with the policy's tokenizer, where the objective reads a teacher; "": none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,11 +10,11 @@ about the token at its own position. A trajectory is one sequence, however many 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import accumulate
-from typing import TypeVar
+from itertools import chain
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ from agentrl.trajectory import BoolArray, FloatArray, Group, IntArray, Trajector
 
 Float64Array = npt.NDArray[np.float64]
 Memory = Mapping[str, Mapping[str, float]]  # component's key -> its numbers; plain, so that it can be saved
-_Number = TypeVar("_Number", np.int64, np.float32, np.bool_)
+_Number = TypeVar("_Number", np.int64, np.float32, np.float64, np.bool_)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,14 +57,13 @@ class Batch:
         """
         groups = [group for group in groups if group.trajectories]
         trajectories = tuple(t for group in groups for t in group.trajectories)
-        for trajectory in trajectories:
-            _check_rewards(trajectory)
-        rows = [(i, segment) for i, t in enumerate(trajectories) for segment in t.segments]
-        row_starts = np.fromiter(accumulate((len(s) for _, s in rows), initial=0), np.int64, len(rows) + 1)
-        turns = np.array(list(_turn_table(trajectories, row_starts)), np.float64).reshape(-1, 5)
-        turn_trajectory, turn_index, turn_starts, turn_lengths = turns[:, :4].astype(np.int64).T
-        action_mask = _join([s.action_mask for _, s in rows], np.bool_)
-        turn_ids = spread_runs(turn_index, turn_starts, turn_lengths, len(action_mask), fill=-1)
+        segments = [segment for t in trajectories for segment in t.segments]
+        row_counts = _integers([len(t.segments) for t in trajectories])
+        row_starts = np.append(0, np.cumsum(_integers([len(s.token_ids) for s in segments])))
+        turns = _Turns.of(trajectories, row_counts, row_starts)
+        _check_rewards(trajectories, turns)
+        action_mask = _join([s.action_mask for s in segments], np.bool_)
+        turn_ids = spread_runs(turns.place, turns.starts, turns.lengths, len(action_mask), fill=-1)
         if not np.array_equal(turn_ids >= 0, action_mask):
             raise ValueError(
                 "the spans of a trajectory's turns must cover exactly its action tokens, in the order of its segments; "
@@ -72,19 +71,19 @@ class Batch:
             )
         return cls(
             trajectories=trajectories,
-            group_ids=np.array([g for g, group in enumerate(groups) for _ in group.trajectories], np.int64),
-            token_ids=_join([s.token_ids for _, s in rows], np.int64),
+            group_ids=np.repeat(np.arange(len(groups)), [len(group.trajectories) for group in groups]),
+            token_ids=_join([s.token_ids for s in segments], np.int64),
             action_mask=action_mask,
             loss_mask=action_mask,
-            behavior_logprobs=_join([s.logprobs for _, s in rows], np.float32),
-            versions=_join([s.versions for _, s in rows], np.int64),
+            behavior_logprobs=_join([s.logprobs for s in segments], np.float32),
+            versions=_join([s.versions for s in segments], np.int64),
             turn_ids=turn_ids,
             row_starts=row_starts,
-            row_trajectory=np.array([i for i, _ in rows], np.int64),
-            turn_trajectory=turn_trajectory,
-            turn_starts=turn_starts,
-            turn_lengths=turn_lengths,
-            turn_rewards=turns[:, 4],
+            row_trajectory=np.repeat(np.arange(len(trajectories)), row_counts),
+            turn_trajectory=turns.trajectory,
+            turn_starts=turns.starts,
+            turn_lengths=turns.lengths,
+            turn_rewards=turns.rewards,
             greedy_rewards=np.array([_greedy_reward(group) for group in groups], np.float64),
         )
 
@@ -182,7 +181,7 @@ class Credited:
 
     batch: Batch
     scores: Scores
-    advantages: FloatArray  # [N] 0 where loss_mask is false
+    advantages: Float64Array  # [N] 0 where loss_mask is false
     metrics: Mapping[str, float]
     returns: FloatArray | None = None  # [N] what the critic is to predict; NaN where it is not asked
     columns: Mapping[str, FloatArray] = field(default_factory=dict)  # [N] each, as components prepared
@@ -209,17 +208,32 @@ def spread_runs(
     return np.repeat(sources, repeats)
 
 
-def _turn_table(
-    trajectories: Sequence[Trajectory], row_starts: IntArray
-) -> Iterator[tuple[float, float, float, float, float]]:
-    """Trajectory, index in it, flat start, action tokens and reward of every turn."""
-    starts = row_starts.tolist()
-    first_row = 0
-    for i, trajectory in enumerate(trajectories):
-        for k, turn in enumerate(trajectory.turns):
-            span, reward = turn.span, sum(turn.rewards.values())
-            yield i, k, starts[first_row + turn.segment] + span.start, span.stop - span.start, reward
-        first_row += len(trajectory.segments)
+class _Turns(NamedTuple):
+    """The turn table of a batch; [K] each."""
+
+    trajectory: IntArray
+    place: IntArray  # in its trajectory
+    starts: IntArray  # flat
+    lengths: IntArray
+    rewards: Float64Array
+
+    @classmethod
+    def of(cls, trajectories: Sequence[Trajectory], row_counts: IntArray, row_starts: IntArray) -> _Turns:
+        turns = [turn for t in trajectories for turn in t.turns]
+        counts = _integers([len(t.turns) for t in trajectories])
+        trajectory = np.repeat(np.arange(len(trajectories)), counts)
+        rows = (np.cumsum(row_counts) - row_counts)[trajectory] + _integers([turn.segment for turn in turns])
+        spans = [turn.span for turn in turns]
+        begins = _integers([span.start for span in spans])
+        owners = np.repeat(np.arange(len(turns)), _integers([len(turn.rewards) for turn in turns]))
+        parts = np.fromiter(chain.from_iterable(turn.rewards.values() for turn in turns), np.float64, len(owners))
+        return cls(
+            trajectory=trajectory,
+            place=np.arange(len(turns)) - (np.cumsum(counts) - counts)[trajectory],
+            starts=row_starts[rows] + begins,
+            lengths=_integers([span.stop for span in spans]) - begins,
+            rewards=np.bincount(owners, parts, minlength=len(turns)).astype(np.float64, copy=False),
+        )
 
 
 def _greedy_reward(group: Group) -> float:
@@ -227,18 +241,26 @@ def _greedy_reward(group: Group) -> float:
     return float("nan") if reward is None else reward
 
 
-def _check_rewards(trajectory: Trajectory) -> None:
-    if trajectory.reward is None:
+def _check_rewards(trajectories: Sequence[Trajectory], turns: _Turns) -> None:
+    for trajectory in trajectories:
+        if trajectory.reward is None:
+            raise ValueError(
+                f"trajectory {trajectory.task_id}/{trajectory.seed} is {trajectory.outcome} and has no reward; drop "
+                "failed trajectories first, as Objective.select does"
+            )
+    rewards = np.array([t.reward for t in trajectories], np.float64)
+    placed = np.bincount(turns.trajectory, turns.rewards, minlength=len(trajectories))
+    has_turns = np.bincount(turns.trajectory, minlength=len(trajectories)) > 0
+    for i in np.flatnonzero(has_turns & ~(np.abs(placed - rewards) <= 1e-6 * np.maximum(1.0, np.abs(placed)))):
+        trajectory = trajectories[i]
         raise ValueError(
-            f"trajectory {trajectory.task_id}/{trajectory.seed} is {trajectory.outcome} and has no reward; drop failed "
-            "trajectories first, as Objective.select does"
-        )
-    placed = sum(sum(turn.rewards.values()) for turn in trajectory.turns)
-    if trajectory.turns and abs(placed - trajectory.reward) > 1e-6 * max(1.0, abs(placed)):
-        raise ValueError(
-            f"the rewards of the turns of trajectory {trajectory.task_id}/{trajectory.seed} sum to {placed}, its "
+            f"the rewards of the turns of trajectory {trajectory.task_id}/{trajectory.seed} sum to {placed[i]}, its "
             f"reward is {trajectory.reward}; give every reward part to a turn"
         )
+
+
+def _integers(values: Sequence[int]) -> IntArray:
+    return np.fromiter(values, np.int64, len(values))
 
 
 def _join(parts: Sequence[npt.NDArray[_Number]], dtype: type[_Number]) -> npt.NDArray[_Number]:

@@ -60,7 +60,7 @@ def describe(component: Any, table: Mapping[str, type]) -> dict[str, Any]:
     return {"name": name, **asdict(component)}
 
 
-def at_least(owner: str, minimum: float, **parameters: float) -> None:
+def at_least(owner: str, minimum: float, /, **parameters: float) -> None:
     """Refuse parameters below `minimum`.
 
     Raises:
@@ -71,7 +71,7 @@ def at_least(owner: str, minimum: float, **parameters: float) -> None:
             raise ConfigError(f"{owner}: {name} must be at least {minimum:g}, got {value:g}")
 
 
-def within(owner: str, low: float, high: float, **parameters: float) -> None:
+def within(owner: str, low: float, high: float, /, **parameters: float) -> None:
     """Refuse parameters outside [low, high].
 
     Raises:

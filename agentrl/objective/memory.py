@@ -20,7 +20,7 @@ class Finished:
 
     batch: Batch
     scores: Scores
-    returns: Float64Array  # [T] shaped return of each trajectory
+    returns: Float64Array  # [T] shaped return of each trajectory, of the parts that are credited
     memory: Memory  # as the step began
     metrics: Mapping[str, float]  # of credit and update
 

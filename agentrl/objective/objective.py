@@ -11,17 +11,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from agentrl.objective.batch import Batch, Credited, Memory, Scores
+from agentrl.objective.batch import Batch, Credited, Float64Array, Memory, Scores
 from agentrl.objective.memory import Finished, Remembers
-from agentrl.objective.metrics import credit_metrics, selection_metrics
+from agentrl.objective.metrics import credit_metrics, filter_metrics, selection_metrics
 from agentrl.objective.reward_side.groups import has_peers
 from agentrl.objective.reward_side.levels import Level, Leveled, add, multiply, subtract, to_tokens
 from agentrl.objective.reward_side.rewards import Parts, RewardInputs, Rewards, join, token_rewards, total_returns
 from agentrl.objective.spec import ObjectiveSpec
+from agentrl.objective.trajectory_side.base import GroupFilter, TokenFilter
 from agentrl.objective.trajectory_side.inputs import LossInputs, LossOutput
 from agentrl.objective.trajectory_side.loss import policy_loss
-from agentrl.objective.trajectory_side.select import GroupFilter, TokenFilter, drop_failed
-from agentrl.trajectory import FloatArray, Group, IntArray
+from agentrl.objective.trajectory_side.select import drop_failed
+from agentrl.trajectory import Group, IntArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +31,13 @@ class Objective:
 
     spec: ObjectiveSpec
 
-    def select(self, groups: Sequence[Group]) -> Batch:
-        """The samples that count: without failed trajectories, and past the spec's filters. It may be empty."""
-        metrics = selection_metrics(groups)
-        kept = drop_failed(groups)
-        before = len(kept)
+    def select(self, groups: Sequence[Group], *, version: int | None = None) -> Batch:
+        """The samples that count: without failed trajectories, and past the spec's filters. It may be empty.
+
+        Args:
+            version: of the weights that are about to be trained, for the staleness; None: the newest that sampled
+        """
+        valid = kept = drop_failed(groups)
         for each in self.spec.filters:
             if isinstance(each, GroupFilter):
                 kept = each.keep(kept)
@@ -42,7 +45,16 @@ class Objective:
         for each in self.spec.filters:
             if isinstance(each, TokenFilter):
                 batch = replace(batch, loss_mask=batch.loss_mask & each.mask(batch))
-        return replace(batch, metrics={**metrics, "groups/filtered": float(before - len(kept))})
+        return replace(batch, metrics={**selection_metrics(groups), **filter_metrics(valid, batch, version)})
+
+    def missing(self, groups: Sequence[Group], *, wanted: int, rounds: int) -> int:
+        """How many of `wanted` groups a filter that refills leaves out, once more were played `rounds` times."""
+        kept, lacking = drop_failed(groups), 0
+        for each in self.spec.filters:
+            if isinstance(each, GroupFilter):
+                kept = each.keep(kept)
+                lacking = max(lacking, wanted - len(kept)) if each.refill > rounds else lacking
+        return lacking
 
     def credit(self, batch: Batch, scores: Scores, memory: Memory | None = None) -> Credited:
         """One advantage for every action token: (credit - baseline) scaled, plus the terms; 0 off the loss mask.
@@ -62,14 +74,14 @@ class Objective:
         if spec.compares_trajectories:
             centred = multiply(batch, centred, has_peers(batch))
         advantage = spec.scale(x, main, centred)
+        if spec.compares_trajectories and spec.scale.centres:  # which moves the 0 of those without peers
+            advantage = multiply(batch, advantage, has_peers(batch))
         for term in spec.terms:
             advantage = add(batch, advantage, term(x, rewards))
         advantages = to_tokens(batch, advantage)
         if batch.loss_mask is not batch.action_mask:
             advantages = advantages * batch.loss_mask
-        metrics = {**batch.metrics, **credit_metrics(batch, advantage, advantages)}
-        if rewards.tokens is not None:
-            metrics["reward/kl_penalty"] = -float(rewards.tokens.sum()) / max(batch.n_trajectories, 1)
+        metrics = {**batch.metrics, **credit_metrics(batch, main, advantage)}
         return Credited(
             batch=batch,
             scores=scores,
@@ -90,7 +102,8 @@ class Objective:
         remembering = [each for each in self.spec.components if isinstance(each, Remembers)]
         if not remembering:
             return {}
-        returns = total_returns(batch, self._rewards(RewardInputs(batch, scores, memory)))
+        rewards = self._rewards(RewardInputs(batch, scores, memory)).only(self.spec.credit.parts)
+        returns = total_returns(batch, rewards)
         step = Finished(batch, scores, returns, memory, {**credited.metrics, **metrics})
         return {each.key: dict(each.remember(step)) for each in remembering}
 
@@ -105,7 +118,7 @@ class Objective:
             parts = step(x, parts)
         return Rewards(parts.sum("all"), tokens, parts)
 
-    def token_weights(self, batch: Batch, trajectories: IntArray | None = None) -> FloatArray:
+    def token_weights(self, batch: Batch, trajectories: IntArray | None = None) -> Float64Array:
         """[N] weights of an update's loss, loss = sum_t w_t l_t; 0 off the loss mask and off its trajectories.
 
         Args:

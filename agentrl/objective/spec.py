@@ -1,23 +1,18 @@
 """An objective as data: one component for each slot of the two sides.
 
-What comes in: a preset's name and overrides. What goes out: a checked `ObjectiveSpec`. Loads no torch. The slots run in
+What comes in: components. What goes out: a checked `ObjectiveSpec`. Loads no torch. The slots run in
 the order of `SLOTS`: filters, then the reward side (one advantage for every action token), then the rest of the
 trajectory side (one loss).
 """
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
-from agentrl.errors import ConfigError, UnknownNameError, nearest
 from agentrl.objective import soundness
-from agentrl.objective.component import build, describe, split_choice
+from agentrl.objective.component import describe
 from agentrl.objective.reward_side.base import Baseline, Credit, KlInReward, Scale, Shape, Term
 from agentrl.objective.reward_side.baseline import BASELINES
 from agentrl.objective.reward_side.credit import CREDITS
@@ -32,17 +27,19 @@ from agentrl.objective.trajectory_side.base import (
     Anchor,
     Critic,
     Gate,
+    GroupFilter,
     Mismatch,
     Prepares,
     Ratio,
     Regularizer,
+    TokenFilter,
 )
 from agentrl.objective.trajectory_side.critic import CRITICS
 from agentrl.objective.trajectory_side.gate import GATES
 from agentrl.objective.trajectory_side.mismatch import MISMATCHES
 from agentrl.objective.trajectory_side.ratio import RATIOS
 from agentrl.objective.trajectory_side.regularize import REGULARIZERS
-from agentrl.objective.trajectory_side.select import FILTERS, GroupFilter, TokenFilter
+from agentrl.objective.trajectory_side.select import FILTERS
 
 SLOTS: Mapping[str, Mapping[str, type]] = {
     "filters": FILTERS,
@@ -173,18 +170,23 @@ class ObjectiveSpec:
         mixing = (self.ratio.whole, self.gate.whole, *(m.whole for m in self.mismatch))
         return any(mixing) or any(r.whole for r in self.regularize)
 
-    def check(self, *, group_size: int, updates_per_batch: int = 1, has_reference: bool = True) -> None:
+    def check(
+        self, *, group_size: int, updates_per_batch: int = 1, has_reference: bool = True, has_teacher: bool = False
+    ) -> None:
         """Refuse a run that this objective cannot be right in.
 
         Args:
             group_size: episodes a task
             updates_per_batch: optimiser updates on one step's batch (epochs x minibatches)
             has_reference: whether the learner keeps a frozen reference
+            has_teacher: whether the learner was given a teacher
 
         Raises:
             ConfigError: the message gives the reason and what to change.
         """
-        soundness.refuse(self.name, soundness.run_faults(self, group_size, updates_per_batch, has_reference))
+        soundness.refuse(
+            self.name, soundness.run_faults(self, group_size, updates_per_batch, has_reference, has_teacher)
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as they would stand in a preset's file."""
@@ -194,99 +196,3 @@ class ObjectiveSpec:
             parts = [describe(c, table) for c in (values[slot] if slot in LIST_SLOTS else (values[slot],))]
             out[slot] = parts if slot in LIST_SLOTS else parts[0]
         return out
-
-
-def preset_names() -> list[str]:
-    """Names of the presets that ship."""
-    return sorted(f.name.removesuffix(".toml") for f in _folder().iterdir() if f.name.endswith(".toml"))
-
-
-def load_spec(preset: str, overrides: Mapping[str, Any] | None = None) -> ObjectiveSpec:
-    """The preset with some slots changed. `preset` is a shipped one's name, or the path of a file "*.toml".
-
-    An override is a component's name, a table with a name (both replace the slot's component), or a table without a
-    name (changes parameters of the component that stands there). `filters` and `regularize` also take lists, and "none"
-    for an empty one.
-
-    Raises:
-        UnknownNameError: no such preset, slot or component.
-        ConfigError: a parameter is wrong, or the components do not go together.
-    """
-    table = dict(_read(preset))
-    for slot, override in (overrides or {}).items():
-        if slot not in SLOTS:
-            raise UnknownNameError("objective slot", slot, SLOTS)
-        table[slot] = _override(slot, table.get(slot, DEFAULTS.get(slot)), override)
-    return spec_from_table(table)
-
-
-def spec_from_table(table: Mapping[str, Any]) -> ObjectiveSpec:
-    """Make a spec from what a preset's file says.
-
-    Raises:
-        ConfigError: a key is missing or unknown, a component cannot be made, or the components do not go together.
-    """
-    keys = (*ABOUT, *SLOTS)
-    for key in table:
-        if key not in keys:
-            raise ConfigError(
-                f"a preset has no key {key!r}; did you mean {nearest(key, keys)!r}? Keys: {', '.join(keys)}"
-            )
-    table = {**DEFAULTS, **table}
-    missing = [key for key in keys if key not in table]
-    if missing:
-        raise ConfigError(f"preset {table.get('name', '?')!r} lacks {', '.join(missing)}")
-    if table["side"] not in SIDES:
-        raise ConfigError(f"preset {table['name']!r}: side must be one of {', '.join(SIDES)}, got {table['side']!r}")
-    made: dict[str, Any] = {key: table[key] for key in ABOUT}
-    for slot, components in SLOTS.items():
-        if slot in LIST_SLOTS:
-            made[slot] = tuple(build(slot, choice, components) for choice in _as_list(table[slot]))
-        else:
-            made[slot] = build(slot, table[slot], components)
-    return ObjectiveSpec(**made)
-
-
-def _override(slot: str, current: Any, override: Any) -> Any:
-    if not isinstance(override, Mapping) or "name" in override:
-        return override
-    standing = _as_list(current) if slot in LIST_SLOTS else [current]
-    if len(standing) != 1:
-        raise ConfigError(
-            f"objective.{slot} holds {len(standing)} components, so {dict(override)} does not say which one it "
-            "changes; give the name too"
-        )
-    name, parameters = split_choice(slot, standing[0])
-    return {"name": name, **parameters, **override}
-
-
-def _as_list(value: Any) -> Sequence[Any]:
-    if value == "none":
-        return []
-    return value if isinstance(value, list | tuple) else [value]
-
-
-def _read(preset: str) -> Mapping[str, Any]:
-    if preset.endswith(".toml"):
-        return _read_file(Path(preset))
-    return _read_shipped(preset)
-
-
-def _read_file(path: Path) -> Mapping[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"the objective preset {str(path)!r} cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise ConfigError(f"the objective preset {str(path)!r} is not TOML: {error}") from None
-
-
-@cache
-def _read_shipped(preset: str) -> Mapping[str, Any]:
-    if preset not in preset_names():
-        raise UnknownNameError("objective preset", preset, preset_names())
-    return tomllib.loads((_folder() / f"{preset}.toml").read_text(encoding="utf-8"))
-
-
-def _folder() -> Any:
-    return resources.files("agentrl.objective.presets")

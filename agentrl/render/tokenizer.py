@@ -158,6 +158,11 @@ class HFTokenizer:
             raise ConfigError(f"the chat template of {self.path} refuses the messages ({roles}): {error}") from error
         return text
 
+    def vocabulary(self) -> Mapping[str, int]:
+        """Every token as the tokenizer spells it, and its id."""
+        tokens: dict[str, int] = self._tokenizer.get_vocab()
+        return tokens
+
     def save(self, folder: Path) -> None:
         """Write the tokenizer's files and template into `folder`, as beside a checkpoint."""
         self._tokenizer.save_pretrained(folder)

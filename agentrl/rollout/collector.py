@@ -12,6 +12,7 @@ import itertools
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -118,11 +119,27 @@ async def play(
             await envs.close()
 
 
+class Missing(Protocol):
+    """Says how many groups are to be played beside those that were."""
+
+    def __call__(self, groups: Sequence[Group], *, wanted: int, rounds: int) -> int:
+        """
+        Args:
+            groups: those of the step so far.
+            wanted: how many the step is to have.
+            rounds: how often more were played already.
+        """
+        ...
+
+
 class Collector:
     """Collects the groups of a training step.
 
-    Which tasks a step plays, and with which seeds, is a pure function of the run's seed and the step, so a resumed run
-    plays what the uninterrupted one would have played.
+    Which tasks a step plays, and with which seeds, is a pure function of the run's seed, the step and the round, so a
+    resumed run plays what the uninterrupted one would have played.
+
+    Args:
+        greedy: play each task once more without sampling, into `Group.greedy`.
     """
 
     def __init__(
@@ -134,22 +151,34 @@ class Collector:
         settings: RolloutSettings,
         *,
         seed: int,
+        greedy: bool = False,
         on_done: Callable[[Trajectory], None] | None = None,
     ) -> None:
         self._tasks, self._engine, self._renderer, self._settings = tasks, engine, renderer, settings
         self._envs = EnvPool(make_env)
-        self._seed = seed
+        self._seed, self._greedy = seed, greedy
         self._on_done = on_done
         self._epoch = -1
         self._order = np.empty(0, np.int64)
 
-    async def collect(self, step: int) -> list[Group]:
-        """Play the step's groups.
+    async def collect(self, step: int, missing: Missing | None = None) -> list[Group]:
+        """Play the step's groups, and in further rounds those that are missing still.
 
         Raises:
             RunStoppedError: more episodes failed than `rollout.max_failed_share` allows.
         """
-        jobs = self.jobs(step)
+        wanted = self._settings.groups_per_step
+        groups = await self._play(self.jobs(step))
+        check_failures([t for group in groups for t in group.played], self._settings.max_failed_share)
+        for rounds in itertools.count():
+            more = 0 if missing is None else missing(groups, wanted=wanted, rounds=rounds)
+            if more <= 0:
+                break
+            groups += await self._play(self.more_jobs(step, rounds, more))
+            check_failures([t for group in groups for t in group.played], self._settings.max_failed_share)
+        return groups
+
+    async def _play(self, jobs: Sequence[Job]) -> list[Group]:
         trajectories = await play(
             jobs,
             make_env=self._envs,
@@ -158,22 +187,37 @@ class Collector:
             settings=self._settings,
             on_done=self._on_done,
         )
-        check_failures(trajectories, self._settings.max_failed_share)
         size = self._settings.group_size
+        parts = (trajectories[i : i + size + self._greedy] for i in range(0, len(jobs), size + self._greedy))
         return [
-            Group(members[0].group_id, members[0].task_id, tuple(members))
-            for members in (trajectories[i : i + size] for i in range(0, len(trajectories), size))
+            Group(part[0].group_id, part[0].task_id, tuple(part[:size]), part[size] if self._greedy else None)
+            for part in parts
         ]
 
     def jobs(self, step: int) -> list[Job]:
-        """The step's episodes: `groups_per_step` tasks, `group_size` times each."""
-        settings = self._settings
-        first = step * settings.groups_per_step
+        """The step's episodes: `groups_per_step` tasks, `group_size` times each, and greedily where that is asked."""
+        first, count = step * self._settings.groups_per_step, self._settings.groups_per_step
+        places = enumerate(range(first, first + count))
+        return [job for g, at in places for job in self._group(self._index(at), f"s{step}g{g}", at)]
+
+    def more_jobs(self, step: int, rounds: int, count: int) -> list[Job]:
+        """The episodes of `count` tasks beside the step's own, after `rounds` such rounds.
+
+        Of a data set, in an order of the step; those that the step plays anyway come last.
+        """
         jobs = []
-        for g, position in enumerate(range(first, first + settings.groups_per_step)):
-            task = self._tasks.task(self._index(position))
-            for member in range(settings.group_size):
-                jobs.append(Job(task, f"s{step}g{g}", derive_seed(self._seed, "episode", position, member)))
+        for g in range(count):
+            place = rounds * self._settings.groups_per_step + g
+            jobs += self._group(self._other_index(step, place), f"s{step}r{rounds}g{g}", f"{step}/{place}")
+        return jobs
+
+    def _group(self, index: int, group_id: str, place: int | str) -> list[Job]:
+        """The episodes of one task; `place` tells them apart from all others of the run."""
+        task = self._tasks.task(index)
+        seeds = [derive_seed(self._seed, "episode", place, member) for member in range(self._settings.group_size)]
+        jobs = [Job(task, group_id, seed) for seed in seeds]
+        if self._greedy:
+            jobs.append(Job(task, group_id, derive_seed(self._seed, "greedy", place), greedy=True))
         return jobs
 
     def _index(self, position: int) -> int:
@@ -189,6 +233,17 @@ class Collector:
             self._epoch = epoch
             self._order = np.random.default_rng(derive_seed(self._seed, "epoch", epoch)).permutation(size)
         return int(self._order[place])
+
+    def _other_index(self, step: int, place: int) -> int:
+        """Which task stands at `place` of those that a step may play beside its own."""
+        size = self._tasks.size
+        if size is None:
+            return derive_seed(self._seed, "task", "more", step, place)
+        first, count = step * self._settings.groups_per_step, self._settings.groups_per_step
+        own = [self._index(position) for position in range(first, first + count)]
+        order = np.random.default_rng(derive_seed(self._seed, "more", step)).permutation(size)
+        is_own = np.isin(order, own)
+        return int(np.concatenate([order[~is_own], order[is_own]])[place % size])
 
     async def close(self) -> None:
         await self._envs.close()

@@ -55,6 +55,7 @@ class Job:
     task: Task
     group_id: str
     seed: int
+    greedy: bool = False  # always the likeliest token, whatever the settings' temperature
 
 
 class _End(NamedTuple):
@@ -121,13 +122,17 @@ class _Episode:
                 return await self._cut(Outcome.TRUNCATED_TOKENS, None)
             completion = await self._complete(min(room, self.settings.max_tokens_per_turn), len(self.stream.turns))
             self.stream.act(completion, state_id=state_id)
+            action = self.renderer.parse(completion.token_ids)
+            if completion.finish_reason != "stop" and all(call.error for call in action.tool_calls):
+                self.stream.mark_void()
             if completion.finish_reason == "abort":
                 return _End(Outcome.CANCELLED, "the engine aborted the request")
-            action = self.renderer.parse(completion.token_ids)
             self.messages.append(action)
             if completion.finish_reason == "length":
                 return await self._cut(Outcome.TRUNCATED_TOKENS, action)
             result = await self._step(action)
+            if says_nothing(action, result, tools=bool(self.env.tool_schemas)):
+                self.stream.mark_void()
             if result.terminated:
                 return _End(Outcome.TERMINATED)
             if result.truncated:
@@ -153,7 +158,7 @@ class _Episode:
         sampling = Sampling(
             max_tokens=max_tokens,
             stop_ids=self.renderer.stop_ids,
-            temperature=self.settings.temperature,
+            temperature=0.0 if self.job.greedy else self.settings.temperature,
             seed=derive_seed(self.job.seed, turn),
         )
         scene = Scene(self.env, self.job.task, self.messages, self.rng, self.renderer)
@@ -217,6 +222,17 @@ class _Episode:
             error=end.error,
             messages=tuple(dump(self.messages)),
         )
+
+
+def says_nothing(action: AssistantMessage, result: StepResult, *, tools: bool) -> bool:
+    """Whether an action held neither a tool call nor an answer (a void turn, 2509.02479).
+
+    A call that cannot be read is a call: the environment tells what is wrong with it. Words without a call are an
+    answer if the environment ended the episode with them, and an action where there are no tools. Thinking is neither.
+    """
+    if action.tool_calls:
+        return False
+    return not action.content or (tools and not result.terminated)
 
 
 def failed_trajectory(job: Job, error: BoundaryError) -> Trajectory:

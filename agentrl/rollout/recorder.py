@@ -51,6 +51,10 @@ class Recorder:
         self._sampled.append((span, completion))
         self.turns.append(Turn(0, span, state_id=state_id, finish_reason=completion.finish_reason))
 
+    def mark_void(self) -> None:
+        """Say of the last turn that its action held neither a tool call nor an answer."""
+        self.turns[-1] = replace(self.turns[-1], void=True)
+
     def reward(self, parts: Mapping[str, float]) -> None:
         """Add reward parts to the last turn."""
         last = self.turns[-1]

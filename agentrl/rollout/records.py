@@ -6,7 +6,8 @@ bit. A file is there whole or not at all. Knows no environment and no engine.
 
 The columns: `task_id group_id seed outcome reward error n_turns n_tokens n_action_tokens`; `token_ids action_mask
 logprobs versions` (for each segment a list); `turns` (a list of structs); `reward_kinds` and `metrics` (maps);
-`messages` (JSON). Reading trajectories back ignores the columns `n_*` and any others the writer added for people.
+`messages` (JSON). Reading trajectories back ignores the columns `n_*` and any others the writer added for people. A
+field of a turn that a file does not have yet is read as its default.
 """
 
 from __future__ import annotations
@@ -133,6 +134,9 @@ def _turns(pa: Any, rows: Sequence[Sequence[Turn]]) -> Any:
         "stop": pa.array([turn.span.stop for turn in flat], pa.int64()),
         "finish_reason": _strings(pa, [turn.finish_reason for turn in flat]),
         "state_id": _strings(pa, [turn.state_id for turn in flat]),
+        "void": pa.array([turn.void for turn in flat], pa.bool_()),
+        "node_id": _strings(pa, [turn.node_id for turn in flat]),
+        "value": pa.array([turn.value for turn in flat], pa.float64()),
         "rewards": _maps(pa, [turn.rewards for turn in flat], pa.float64()),
     }
     structs = pa.StructArray.from_arrays(list(columns.values()), names=list(columns))
@@ -207,6 +211,9 @@ def _read_turn(turn: Mapping[str, Any]) -> Turn:
         rewards=turn["rewards"],
         state_id=turn["state_id"],
         finish_reason=turn["finish_reason"],
+        void=turn.get("void", False),
+        node_id=turn.get("node_id"),
+        value=turn.get("value"),
     )
 
 

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -25,9 +26,12 @@ from agentrl.learner.policy import load_model, make_tiny
 from agentrl.render.parser import HermesParser
 from agentrl.render.renderer import Renderer
 from agentrl.render.tiny_tokenizer import train_tokenizer
-from agentrl.render.tokenizer import ByteTokenizer, Tokenizer
+from agentrl.render.tokenizer import ByteTokenizer, HFTokenizer, Tokenizer
 from agentrl.rollout.collector import Collector
 from agentrl.train.recipe import LaunchSettings, Recipe
+
+if TYPE_CHECKING:
+    from agentrl.learner.policy import PreTrainedModel
 
 _TOKENIZER_EPISODES = 256
 
@@ -97,6 +101,26 @@ async def demonstrations(recipe: Recipe, count: int) -> list[str]:
 
 def make_renderer(tokenizer: Tokenizer) -> Renderer:
     return Renderer(tokenizer, HermesParser())
+
+
+def load_teacher(path: str, tokenizer: HFTokenizer, device: str) -> PreTrainedModel:
+    """Load the model whose log-probs the objective reads.
+
+    Args:
+        tokenizer: the policy's.
+
+    Raises:
+        DataError: there is no model at `path`.
+        ConfigError: its tokens are not the policy's.
+    """
+    ours, theirs = tokenizer.vocabulary(), HFTokenizer(expanded(path)).vocabulary()
+    wrong = [token for token, i in ours.items() if theirs.get(token) != i]
+    if wrong:
+        raise ConfigError(
+            f"learner.teacher {path!r} has another tokenizer than the policy: {len(wrong)} of {len(ours)} tokens, "
+            f"{wrong[0]!r} among them, have another id there or none. Give a model of the policy's own family"
+        )
+    return load_model(expanded(path), device=device)
 
 
 def make_engine(settings: EngineSettings, policy: str, device: str, dtype: torch.dtype, *, seed: int) -> Engine:

@@ -25,6 +25,7 @@ COLUMNS = {  # metric -> its heading, in the order shown
     "tool_share": "tool",
     "entropy": "entropy",
     "reference_k3": "kl",
+    "critic/explained": "critic",
     "grad_norm": "grad",
     "turns": "turns",
     "tokens": "tokens",

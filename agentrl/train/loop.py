@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -28,16 +28,17 @@ from agentrl.learner.checkpoint import keep_latest, latest_checkpoint, load_stat
 from agentrl.learner.learner import Learner
 from agentrl.learner.policy import load_model, load_trainable
 from agentrl.learner.sync import ModelWeights, Sync
+from agentrl.objective.batch import Memory
+from agentrl.objective.loading import load_spec
 from agentrl.objective.objective import Objective
-from agentrl.objective.spec import load_spec
 from agentrl.render.renderer import Renderer
 from agentrl.render.tokenizer import HFTokenizer
 from agentrl.rollout.collector import Collector, check_failures
 from agentrl.rollout.settings import RolloutSettings
 from agentrl.seeds import derive_seed
-from agentrl.train.build import find_device, make_engine, make_env, make_renderer, policy_folder
+from agentrl.train.build import find_device, load_teacher, make_engine, make_env, make_renderer, policy_folder
 from agentrl.train.display import Display
-from agentrl.train.metrics import rollout_metrics
+from agentrl.train.metrics import env_metrics
 from agentrl.train.recipe import EvaluationSettings, Recipe
 from agentrl.train.run import Run
 from agentrl.train.summary import RunSummary
@@ -58,6 +59,7 @@ class _Parts:
     run: Run
     display: Display
     model: PreTrainedModel
+    teacher: PreTrainedModel | None
     dtype: torch.dtype
     tokenizer: HFTokenizer
     renderer: Renderer
@@ -93,16 +95,17 @@ async def train(recipe: Recipe, folder: Path, *, display: Display) -> RunSummary
             stack.push_async_callback(invoke, env.close)
             held_out = held_out_tasks(env, recipe.evaluation)
             policy = await policy_folder(recipe, run.policy)
+            tokenizer = HFTokenizer(policy)
             model = load_trainable(checkpoint or policy, device=device)
+            teacher = load_teacher(recipe.learner.teacher, tokenizer, device) if recipe.learner.teacher else None
             engine = make_engine(recipe.engine, policy, device, dtype, seed=recipe.seed)
             stack.push_async_callback(engine.close)
             await engine.start()
-        tokenizer = HFTokenizer(policy)
         renderer = make_renderer(tokenizer)
-        parts = _Parts(recipe, run, display, model, dtype, tokenizer, renderer, engine, env, held_out, stack)
+        parts = _Parts(recipe, run, display, model, teacher, dtype, tokenizer, renderer, engine, env, held_out, stack)
         if not facts:
             await _warm_up(parts)
-        await _reinforce(parts, state, start=facts.get("step", 0))
+        await _reinforce(parts, state, facts)
     summary = run.summary(recipe)
     display.finish(summary)
     return summary
@@ -151,42 +154,44 @@ async def _warm_up(parts: _Parts) -> None:
             parts.display.advance(step, metrics)
 
 
-async def _reinforce(parts: _Parts, state: dict[str, object], *, start: int) -> None:
+async def _reinforce(parts: _Parts, state: dict[str, object], facts: dict[str, Any]) -> None:
     recipe, run, engine = parts.recipe, parts.run, parts.engine
     objective = Objective(load_spec(recipe.objective.preset, recipe.objective.overrides))
     learner = _learner(parts, objective)
+    start, memory = facts.get("step", 0), facts.get("memory", {})
     if state:
         learner.load_state(state)
-    collector = _collector(parts, engine, stage="rl", rollout=recipe.rollout)
+    collector = _collector(parts, engine, stage="rl", rollout=recipe.rollout, greedy=objective.spec.needs_greedy)
     sync = await _sync(parts, learner)
     await sync.push(start)
     if not state:
         await _evaluate(parts, "warmup", 0)
-        _save(parts, learner, 0)
+        _save(parts, learner, memory, 0)
     if objective.spec.needs_reference:
         learner.reference = load_model(run.checkpoints / "step-00000", device=str(learner.device))
     parts.display.stage(f"RL ({recipe.objective.preset})", recipe.train.steps)
     for step in range(start, recipe.train.steps):
         began = time.perf_counter()
         with run.timed("rollout"):
-            groups = await collector.collect(step)
+            groups = await collector.collect(step, objective.missing)
         rollout_s = time.perf_counter() - began
         with run.timed("update"):
-            kept = objective.select(groups)
+            kept = objective.select(groups, version=step)
             scores = learner.score(kept)
-            credited = objective.credit(kept, scores)
+            credited = objective.credit(kept, scores, memory)
             result = learner.update(credited, step=step)
+            memory = objective.remember(credited, result)
         with run.timed("sync"):
             gap = await sync.push(step + 1)
-        metrics = {**rollout_metrics(groups), **credited.metrics, **result, "sync_gap": gap, "rollout_s": rollout_s}
+        metrics = {**credited.metrics, **env_metrics(groups), **result, "sync_gap": gap, "rollout_s": rollout_s}
         metrics |= {"version": float(engine.version), "step_s": time.perf_counter() - began}
         run.record("rl", step + 1, metrics)
-        run.count_failures(trajectory for group in groups for trajectory in group.trajectories)
+        run.count_failures(trajectory for group in groups for trajectory in group.played)
         parts.display.advance(step + 1, metrics)
-        await _after_step(parts, learner, groups, step + 1)
+        await _after_step(parts, learner, memory, groups, step + 1)
 
 
-async def _after_step(parts: _Parts, learner: Learner, groups: Sequence[Group], step: int) -> None:
+async def _after_step(parts: _Parts, learner: Learner, memory: Memory, groups: Sequence[Group], step: int) -> None:
     """Evaluate, save trajectories and checkpoints where due. A checkpoint comes last: what it says has happened."""
     train, every = parts.recipe.train, parts.recipe.evaluation.every
     last = step == train.steps
@@ -196,13 +201,15 @@ async def _after_step(parts: _Parts, learner: Learner, groups: Sequence[Group], 
     if last or (every and step % every == 0):
         await _evaluate(parts, "end" if last else "", step)
     if last or (train.checkpoint_every and step % train.checkpoint_every == 0):
-        _save(parts, learner, step)
+        _save(parts, learner, memory, step)
 
 
-def _collector(parts: _Parts, engine: Engine, *, stage: str, rollout: RolloutSettings) -> Collector:
+def _collector(
+    parts: _Parts, engine: Engine, *, stage: str, rollout: RolloutSettings, greedy: bool = False
+) -> Collector:
     recipe, tasks = parts.recipe, TaskSource(parts.env, "train")
     seed = derive_seed(recipe.seed, stage)
-    collector = Collector(tasks, lambda: make_env(recipe), engine, parts.renderer, rollout, seed=seed)
+    collector = Collector(tasks, lambda: make_env(recipe), engine, parts.renderer, rollout, seed=seed, greedy=greedy)
     parts.stack.push_async_callback(collector.close)
     return collector
 
@@ -219,6 +226,8 @@ def _learner(parts: _Parts, objective: Objective) -> Learner:
         minibatches=settings.minibatches,
         micro_batch_tokens=settings.micro_batch_tokens,
         compute_dtype=parts.dtype,
+        value_lr=settings.value_lr,
+        teacher=parts.teacher,
         seed=parts.recipe.seed,
     )
 
@@ -259,9 +268,9 @@ async def _evaluate(parts: _Parts, name: str, step: int) -> None:
     parts.display.note(f"held-out greedy success at RL step {step}: {result.success}")
 
 
-def _save(parts: _Parts, learner: Learner, step: int) -> None:
+def _save(parts: _Parts, learner: Learner, memory: Memory, step: int) -> None:
     run = parts.run
     with run.timed("checkpoint"):
-        save_tokenizer = parts.tokenizer.save
-        save_checkpoint(run.checkpoints, step, parts.model, save_tokenizer, learner.state(), {"run": run.facts()})
+        facts = {"run": run.facts(), "memory": memory}
+        save_checkpoint(run.checkpoints, step, parts.model, parts.tokenizer.save, learner.state(), facts)
         keep_latest(run.checkpoints, parts.recipe.train.keep_checkpoints)

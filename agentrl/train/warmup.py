@@ -14,7 +14,7 @@ import numpy as np
 from agentrl.learner.learner import Learner
 from agentrl.objective.batch import Credited, Scores
 from agentrl.rollout.collector import Collector
-from agentrl.train.metrics import rollout_metrics
+from agentrl.train.metrics import env_metrics
 
 
 async def imitate(collector: Collector, learner: Learner, steps: int) -> AsyncIterator[dict[str, float]]:
@@ -22,11 +22,11 @@ async def imitate(collector: Collector, learner: Learner, steps: int) -> AsyncIt
     for step in range(steps):
         groups = await collector.collect(step)
         batch = learner.objective.select(groups)
-        advantages = batch.loss_mask.astype(np.float32)
+        advantages = batch.loss_mask.astype(np.float64)
         credited = Credited(batch, Scores(None, None, None), advantages, {})
         result = learner.update(credited, step=step)
-        rollout = rollout_metrics(groups)
+        played = {**batch.metrics, **env_metrics(groups)}
         yield {
             **{name: result[name] for name in ("loss", "entropy", "grad_norm", "lr", "padding_share", "update_s")},
-            **{f"demo/{name}": rollout[name] for name in ("success", "tokens", "tool_share") if name in rollout},
+            **{f"demo/{name}": played[name] for name in ("success", "tokens", "tool_share") if name in played},
         }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,54 +17,19 @@ from agentrl.errors import RunStoppedError
 from agentrl.learner.learner import Learner
 from agentrl.learner.settings import OptimizerSettings
 from agentrl.objective.batch import Credited
+from agentrl.objective.loading import load_spec
 from agentrl.objective.objective import Objective
-from agentrl.objective.spec import load_spec
-from agentrl.trajectory import Group, Outcome, Segment, Trajectory, Turn
-from tests.learner.conftest import VOCABULARY, make_model
+from agentrl.trajectory import Group
+from tests.learner.conftest import make_model
+from tests.learner.episodes import make_groups
 
 SETTINGS = OptimizerSettings(lr=0.05, max_grad_norm=1e9)
 
 
-def make_trajectory(rng: np.random.Generator, group: int, lengths: list[tuple[int, int]]) -> Trajectory:
-    """Turns of (observation tokens, action tokens); random ids, rewards and behavior log-probs."""
-    spans, turns, start = [], [], 0
-    for observed, acted in lengths:
-        start += observed
-        spans.append(slice(start, start + acted))
-        turns.append(Turn(0, spans[-1], {"r": float(rng.normal())}))
-        start += acted
-    mask = np.zeros(start, np.bool_)
-    for span in spans:
-        mask[span] = True
-    segment = Segment(
-        rng.integers(0, VOCABULARY, start),
-        mask,
-        np.where(mask, -rng.random(start), 0).astype(np.float32),
-        np.where(mask, 0, -1),
-    )
-    reward = sum(turn.rewards["r"] for turn in turns)
-    return Trajectory(
-        f"t{group}", f"g{group}", 0, (segment,), tuple(turns), Outcome.TERMINATED, reward, {"r": "outcome"}
-    )
-
-
-def make_groups(seed: int, *, groups: int = 3, size: int = 4) -> list[Group]:
-    rng = np.random.default_rng(seed)
-    return [
-        Group(
-            f"g{g}",
-            f"t{g}",
-            tuple(
-                make_trajectory(rng, g, [tuple(rng.integers(1, 7, 2)) for _ in range(rng.integers(1, 4))])
-                for _ in range(size)
-            ),
-        )
-        for g in range(groups)
-    ]
-
-
-def make_learner(model: Qwen3ForCausalLM, preset: str = "grpo", **keywords: object) -> Learner:
-    return Learner(model, Objective(load_spec(preset)), SETTINGS, total_updates=100, **keywords)  # type: ignore[arg-type]
+def make_learner(
+    model: Qwen3ForCausalLM, preset: str = "grpo", overrides: Mapping[str, Any] | None = None, **keywords: Any
+) -> Learner:
+    return Learner(model, Objective(load_spec(preset, overrides)), SETTINGS, total_updates=100, **keywords)
 
 
 def credit(learner: Learner, groups: list[Group]) -> Credited:
@@ -103,19 +70,35 @@ def test_the_gradient_equals_the_twins(preset: str) -> None:
         torch.testing.assert_close(got[name], expected[name], atol=2e-5, rtol=1e-4)
 
 
-@settings(max_examples=10, deadline=None)
-@given(st.integers(1, 400), st.integers(0, 3))
-def test_the_micro_batch_size_never_changes_the_update(budget: int, seed: int) -> None:
+OBJECTIVES = {
+    "grpo": ("grpo", {}),
+    "of whole trajectories": (
+        "grpo",
+        {"ratio": "sequence_product", "aggregate": "seq_mean_token_mean", "mismatch": [], "gate": "clip"},
+    ),
+    "with a critic": ("ppo", {}),
+}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+@settings(max_examples=8, deadline=None)
+@given(st.integers(1, 200), st.integers(0, 3))
+def test_the_micro_batch_size_never_changes_the_update(name: str, budget: int, seed: int) -> None:
+    """Nor where a trajectory has several segments and its tokens are mixed. The second of two updates is looked at:
+    there the ratios are not 1 any more and the critic's head is not 0."""
     results = []
     for tokens in (budget, 10_000):
         model = make_model()
-        learner = make_learner(model, micro_batch_tokens=tokens)
-        metrics = learner.update(credit(learner, make_groups(seed)), step=0)
-        results.append((metrics["loss"], metrics["grad_norm"], gradients(model)))
+        learner = make_learner(model, *OBJECTIVES[name], epochs=2, micro_batch_tokens=tokens)
+        learner.optimizer.param_groups[0]["lr"] = 1e-4
+        credited = credit(learner, make_groups(seed, a_segment=2))
+        metrics = learner.update(credited, step=0)
+        head = {} if learner.value_head is None else gradients(learner.value_head)
+        results.append((metrics["loss"], metrics["grad_norm"], {**gradients(model), **head}))
     assert results[0][0] == pytest.approx(results[1][0], abs=1e-5)
     assert results[0][1] == pytest.approx(results[1][1], rel=1e-4)
-    for name, gradient in results[0][2].items():
-        torch.testing.assert_close(gradient, results[1][2][name], atol=2e-5, rtol=1e-3)
+    for key, gradient in results[0][2].items():
+        torch.testing.assert_close(gradient, results[1][2][key], atol=2e-5, rtol=1e-3)
 
 
 def test_what_stands_off_the_actions_teaches_nothing() -> None:
@@ -164,6 +147,51 @@ def test_the_reference_is_scored_where_it_is_asked_for() -> None:
     assert learner.update(credited, step=0)["reference_k3"] > 0.01
     with pytest.raises(RunStoppedError, match="needs a reference"):
         Learner(model, objective, SETTINGS, total_updates=10).score(credited.batch)
+
+
+def test_the_teacher_is_scored_where_it_is_asked_for() -> None:
+    model, teacher = make_model(), make_model(seed=5)
+    learner = make_learner(model, "opd", teacher=teacher)
+    batch = learner.objective.select(make_groups(3))
+    scores = learner.score(batch)
+    assert scores.teacher is not None
+    assert scores.reference is None
+    theirs = make_learner(teacher, epochs=2).score(batch).logprobs
+    np.testing.assert_allclose(scores.teacher, theirs, atol=1e-6)
+    assert learner.update(learner.objective.credit(batch, scores), step=0)["grad_norm"] > 0
+    with pytest.raises(RunStoppedError, match="needs a teacher"):
+        make_learner(model, "opd").score(batch)
+
+
+def test_the_entropys_gradient_reaches_the_weights_where_the_objective_reads_it() -> None:
+    """One update's gradient with an entropy bonus, less that without it: that of -coef times the mean entropy."""
+    model = make_model()
+    difference: dict[str, torch.Tensor] = {}
+    for coef in (0.0, 0.5):
+        bonus = {"regularize": [{"name": "entropy", "coef": coef}], "aggregate": "token_mean"}
+        learner = make_learner(model, "reinforce", bonus, micro_batch_tokens=30)
+        learner.optimizer.param_groups[0]["lr"] = learner.optimizer.param_groups[1]["lr"] = 0.0
+        credited = credit(learner, make_groups(1))
+        learner.update(credited, step=0)
+        difference = {k: g - difference.get(k, 0) for k, g in gradients(model).items()}
+    model.zero_grad()
+    batch = credited.batch
+    entropies = []
+    for start, end in zip(batch.row_starts[:-1], batch.row_starts[1:], strict=True):
+        logits = model(input_ids=torch.from_numpy(batch.token_ids[start:end])[None]).logits[0]
+        before = np.flatnonzero(batch.loss_mask[start:end]) - 1
+        entropies.append(torch.distributions.Categorical(logits=logits[before]).entropy())
+    (-0.5 * torch.cat(entropies).mean()).backward()
+    expected = gradients(model)
+    assert difference.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(difference[name], gradient, atol=2e-5, rtol=1e-3)
+
+
+def test_the_ratios_quantiles_are_those_of_the_steps_tokens() -> None:
+    learner = make_learner(make_model(), epochs=2, micro_batch_tokens=30)
+    metrics = learner.update(credit(learner, make_groups(2)), step=0)
+    assert 0 < metrics["ratio/p01"] < metrics["ratio/p50"] < metrics["ratio/p99"] <= metrics["ratio_max"]
 
 
 def test_tokens_that_are_not_trained_on_are_scored_all_the_same() -> None:

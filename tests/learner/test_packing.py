@@ -18,6 +18,24 @@ def test_every_row_once_and_within_the_budget(lengths: list[int], budget: int) -
         assert padded <= budget or len(members) == 1
 
 
+@given(st.lists(st.tuples(st.integers(1, 60), st.integers(0, 6)), min_size=1, max_size=40), st.integers(1, 200))
+def test_rows_of_one_owner_stay_together(rows: list[tuple[int, int]], budget: int) -> None:
+    lengths, owners = np.array(rows).T
+    cut = micro_batches(lengths, budget, owners)
+    assert sorted(np.concatenate(cut).tolist()) == list(range(len(rows)))
+    homes = [set(owners[members].tolist()) for members in cut]
+    assert sum(map(len, homes)) == len(set(owners.tolist()))
+    for members, home in zip(cut, homes, strict=True):
+        padded = len(members) * int(lengths[members].max())
+        assert padded <= budget or len(home) == 1
+
+
+def test_an_owners_rows_are_counted_at_the_longest_ones_width() -> None:
+    lengths, owners = np.array([2, 9, 2, 5, 5]), np.array([0, 1, 1, 2, 0])
+    assert [m.tolist() for m in micro_batches(lengths, 27, owners)] == [[1, 2], [0, 4, 3]]
+    assert [m.tolist() for m in micro_batches(lengths, 45, owners)] == [[1, 2, 0, 4, 3]]
+
+
 def test_like_lengths_stand_together() -> None:
     assert [m.tolist() for m in micro_batches(np.array([3, 9, 3, 8]), 18)] == [[1, 3], [0, 2]]
 

@@ -18,8 +18,8 @@ from agentrl.errors import SyncError
 from agentrl.learner.learner import Learner
 from agentrl.learner.settings import OptimizerSettings
 from agentrl.learner.sync import ModelWeights, Sync
+from agentrl.objective.loading import load_spec
 from agentrl.objective.objective import Objective
-from agentrl.objective.spec import load_spec
 from tests.learner.conftest import make_model
 
 PROBES = [np.array([3, 5, 7]), np.array([1, 2, 3, 4, 5, 6, 7, 8])]

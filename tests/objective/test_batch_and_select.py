@@ -7,13 +7,26 @@ import dataclasses
 import numpy as np
 import pytest
 
-from agentrl.objective import Batch, Scores, preset_names
+from agentrl.objective import Batch, Objective, Scores, preset_names
 from agentrl.objective.metrics import selection_metrics
+from agentrl.objective.reward_side.rewards import Parts
 from agentrl.objective.trajectory_side.select import zero_variance
 from agentrl.trajectory import Group, Outcome, Trajectory
 from tests.objective.play import episode, groups_of, objective, per_trajectory
+from tests.objective.turns import through
 
 FAILED = Outcome.FAILED_TOOL
+
+
+def scores_for(method: Objective, batch: Batch) -> Scores:
+    """Of models that all say the same, as far as the method asks them."""
+    same, spec = np.zeros(batch.n_tokens, np.float32), method.spec
+    return Scores(
+        logprobs=same,
+        reference=same if spec.needs_reference else None,
+        teacher=same if spec.needs_teacher else None,
+        values=same if spec.needs_values else None,
+    )
 
 
 def test_the_flat_arrays():
@@ -41,21 +54,74 @@ def test_a_batch_refuses_what_credit_could_not_be_right_on():
     unplaced = dataclasses.replace(good, reward=2.0)
     short = dataclasses.replace(good, turns=(good.turns[0], dataclasses.replace(good.turns[1], span=slice(4, 5))))
     swapped = dataclasses.replace(good, turns=good.turns[::-1])
-    for bad, says in ((failed, "has no reward"), (unplaced, "sum to 1"), (short, "cover exactly"), (swapped, "order")):
+    nowhere = dataclasses.replace(good, reward=float("nan"))
+    for bad, says in (
+        (failed, "task/0 is failed_tool and has no reward"),
+        (unplaced, "task/0 sum to 1.0, its reward is 2"),
+        (nowhere, "its reward is nan"),
+        (short, "cover exactly"),
+        (swapped, "order"),
+    ):
         with pytest.raises(ValueError, match=says):
             Batch.from_groups([Group("g", "t", (bad,))])
+
+
+def test_turn_tables_of_rewritten_histories_and_empty_turns():
+    a = episode([(1, 2, 0.5), (1, 0, 0.25), (2, 1, 1.0)], new_segment_at=[2])
+    b = episode([(1, 0, 0.0), (1, 1, 2.0), (0, 0, 4.0)], new_segment_at=[1], seed=1)
+    none = dataclasses.replace(episode([(3, 0, 7.0)]), turns=(), reward=7.0)
+    batch = Batch.from_groups([Group("x", "t", (a, none)), Group("y", "u", (b,))])
+    assert batch.row_starts.tolist() == [0, 4, 7, 10, 11, 13]
+    assert batch.row_trajectory.tolist() == [0, 0, 1, 2, 2]
+    assert batch.turn_trajectory.tolist() == [0, 0, 0, 2, 2, 2]
+    assert batch.turn_index.tolist() == [0, 1, 2, 0, 1, 2]
+    assert batch.turn_starts.tolist() == [1, 4, 6, 11, 12, 13]
+    assert batch.turn_lengths.tolist() == [2, 0, 1, 0, 1, 0]
+    assert batch.turn_ids.tolist() == [-1, 0, 0, -1, -1, -1, 2, -1, -1, -1, -1, -1, 1]
+    assert batch.turn_rewards.tolist() == [0.5, 0.25, 1, 0, 2, 4]
+    assert batch.turn_counts.tolist() == [3, 0, 3]
+    assert batch.turn_groups.tolist() == [0, 0, 0, 1, 1, 1]
+    assert batch.action_counts.tolist() == [3, 0, 1]
+    assert batch.rewards.tolist() == [1.75, 7, 6]
+
+
+def test_marks_of_turns_are_told_apart_by_group():
+    a, b = through(["s", None, "m"], [0, 0, 0]), through(["m", "s"], [0, 0], seed=1)
+    marks = [("n", 0.5), (None, None), ("o", None)]
+    turns = [dataclasses.replace(t, node_id=n, value=v) for t, (n, v) in zip(a.turns, marks, strict=True)]
+    a = dataclasses.replace(a, turns=tuple(turns))
+    batch = Batch.from_groups([Group("x", "t", (a, b)), Group("y", "t", (a,))])
+    assert batch.turn_states.tolist() == [0, -1, 1, 1, 0, 2, -1, 3]
+    assert batch.turn_nodes.tolist() == [0, -1, 1, -1, -1, 2, -1, 3]
+    assert batch.turn_values.tolist() == pytest.approx([0.5, *[np.nan] * 4, 0.5, *[np.nan] * 2], nan_ok=True)
+
+
+def test_named_parts_of_the_rewards():
+    """A name that a turn lacks is 0 there; one whose kind was not declared is an outcome."""
+    made = episode([(1, 1, 0.0), (1, 1, 0.0), (1, 1, 0.0)])
+    rewards = ({"step": 0.5, "extra": -1.0}, {}, {"correct": 1.0, "step": 0.25})
+    turns = [dataclasses.replace(t, rewards=r) for t, r in zip(made.turns, rewards, strict=True)]
+    batch = Batch.from_groups([Group("g", "t", (dataclasses.replace(made, turns=tuple(turns), reward=0.75),))])
+    parts = Parts.of(batch)
+    assert parts.names == ("correct", "extra", "step")
+    assert parts.kinds == ("outcome", "outcome", "process")
+    assert parts.values.tolist() == [[0, -1, 0.5], [0, 0, 0], [1, 0, 0.25]]
+    assert batch.turn_rewards.tolist() == parts.sum("all").tolist() == [-0.5, 0, 1.25]
+    assert parts.sum("process").tolist() == [0.5, 0, 0.25]
+    assert parts.sum("none").tolist() == [0, 0, 0]
+    assert Parts.of(Batch.from_groups([])).values.shape == (0, 0)
 
 
 def test_failed_trajectories_are_in_no_baseline():
     groups = groups_of([1, 0, 0])
     failed = episode([(2, 3, 0.0)], outcome=FAILED, seed=9)
     with_failed = [Group("0", "t0", (failed, *groups[0].trajectories, failed)), Group("1", "t1", (failed,))]
-    for preset in preset_names():
+    for preset in ("grpo", "rloo", "dr_grpo", "reinforce"):
         method = objective(preset)
         credited = method.credit(method.select(with_failed), Scores())
         assert per_trajectory(credited) == per_trajectory(method.credit(method.select(groups), Scores()))
-        assert credited.metrics["trajectories/failed"] == 3
-        assert credited.metrics["trajectories/valid"] == 3
+        assert credited.metrics["failed"] == 1 / 2
+        assert credited.metrics["reward"] == 1 / 3
 
 
 def test_zero_variance_groups_are_dropped_on_request():
@@ -65,7 +131,7 @@ def test_zero_variance_groups_are_dropped_on_request():
     credited = method.credit(method.select(groups), Scores())
     assert credited.batch.trajectories == groups[1].trajectories
     assert credited.metrics["groups/filtered"] == 3
-    assert credited.metrics["reward/mean"] == pytest.approx(np.mean([1, 1, 1, 0, 0.3, 0.3, 0.3]))
+    assert credited.metrics["reward"] == pytest.approx(np.mean([1, 1, 1, 0, 0.3, 0.3, 0.3]))
     assert objective("grpo").select(groups).n_trajectories == 7
 
 
@@ -96,7 +162,7 @@ def test_nothing_left_is_not_an_error(preset):
     method = objective(preset, filters=["zero_variance_drop", "truncated_mask"])
     for groups in ([], groups_of([1, 1])):
         batch = method.select(groups)
-        credited = method.credit(batch, Scores())
+        credited = method.credit(batch, scores_for(method, batch))
         assert batch.n_tokens == len(credited.advantages) == len(method.token_weights(batch)) == 0
         assert credited.metrics["tokens/loss"] == 0
 
@@ -136,21 +202,21 @@ def right_and_wrong() -> list[Group]:
     ]
 
 
-def test_what_is_reported():
+def test_what_is_reported_of_right_and_wrong():
+    """Process parts make nothing right, a single episode is no group, and failed ones are only counted."""
     got = selection_metrics(right_and_wrong())
-    assert got == pytest.approx(
-        {
-            "trajectories/valid": 9,
-            "trajectories/failed": 2,
-            "reward/mean": 5.8 / 9,
-            "reward/std": np.std([1, 1, 0, 0, 0.9, 0.9, 1, 0, 1]),
-            "trajectories/right": 4 / 9,
-            "trajectories/truncated": 1 / 9,
-            "length/right": 5,
-            "length/wrong": 5,
-            "groups/zero_variance": 3 / 4,
-            "groups/all_solved": 1 / 4,
-            "groups/all_failed": 2 / 4,
-        }
-    )
-    assert selection_metrics([]) == {"trajectories/valid": 0, "trajectories/failed": 0}
+    wanted = {
+        "episodes": 11,
+        "failed": 2 / 11,
+        "reward": 5.8 / 9,
+        "reward_std": np.std([1, 1, 0, 0, 0.9, 0.9, 1, 0, 1]),
+        "success": 4 / 9,
+        "truncated": 1 / 9,
+        "length/right": 5,
+        "length/wrong": 5,
+        "groups/zero_variance": 3 / 4,
+        "groups/all_solved": 1 / 4,
+        "groups/all_failed": 2 / 4,
+    }
+    assert {name: got[name] for name in wanted} == pytest.approx(wanted)
+    assert "reward" not in selection_metrics([])

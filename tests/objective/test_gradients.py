@@ -1,98 +1,70 @@
-"""The loss under autograd, in float64."""
+"""Every differentiable component under autograd, in float64, against finite differences."""
 
 from __future__ import annotations
-
-import dataclasses
 
 import numpy as np
 import pytest
 import torch
 
-from agentrl.objective import LossInputs, Scores, preset_names
-from tests.objective.play import groups_of, loss_inputs, objective, tokens_loss
+from agentrl.objective import Objective, load_spec, preset_names
+from agentrl.objective.spec import SLOTS
+from tests.objective.loss_play import COMPONENTS, SIDE, Step, draw_step, some_groups, stop_gradients, with_component
+from tests.objective.loss_play import inputs_of as inputs_of_step
 
-OVERRIDES = {"grpo": {"regularize": {"coef": 0.1}}}
-EXTRAS = [
-    ("grpo", {"mismatch": "token_tis", "regularize": {"name": "k2", "coef": 0.1}}),
-    ("grpo", {"ratio": "sequence_product"}),
-    ("grpo", {"gate": "none"}),
-]
+LEAVES = ("now", "entropies", "values")
 
 
-def example(method, *, gap: float, seed: int = 0) -> tuple[LossInputs, torch.Tensor]:
-    """Inputs of eight episodes, and the log-probs [N] that carry the gradient; `gap` is how far they moved from old."""
-    batch = method.select(groups_of([1, 0, 0.5, 0], [1, 1, 0, 0.25]))
-    rng = np.random.default_rng(seed)
-    old = rng.normal(-1, 0.3, batch.n_tokens)
-    logprobs = torch.tensor(old + rng.normal(0, gap, batch.n_tokens), requires_grad=True)
-    credited = method.credit(batch, Scores())
-    reference = old + rng.normal(0, 0.2, batch.n_tokens)
-    weights = method.token_weights(batch)
-    return loss_inputs(batch, credited.advantages, weights, logprobs, old, reference=reference), logprobs
+def gradcheck(method: Objective, step: Step) -> bool:
+    """The gradient by log-probs, entropies and values; what is detached stays as it was at the first call."""
+    tape: list[torch.Tensor] = []
+
+    def loss(*leaves: torch.Tensor) -> torch.Tensor:
+        with stop_gradients(tape, replay=bool(tape)):
+            return method.loss(inputs_of_step(method, step, **dict(zip(LEAVES, leaves, strict=True)))).loss
+
+    leaves = tuple(torch.tensor(vars(step)[name], requires_grad=True) for name in LEAVES)
+    loss(*leaves)
+    return torch.autograd.gradcheck(loss, leaves, eps=1e-7, atol=1e-6)
 
 
-@pytest.mark.parametrize(("preset", "overrides"), [*((p, OVERRIDES.get(p, {})) for p in preset_names()), *EXTRAS])
+def test_the_slots_of_the_side_are_all_here():
+    reward_side = {"filters", "shape", "kl_in_reward", "credit", "baseline", "scale", "terms"}
+    assert set(SIDE) == set(SLOTS) - reward_side
+
+
+@pytest.mark.parametrize(("slot", "name"), COMPONENTS)
 @pytest.mark.parametrize("gap", [0.01, 0.4])
-def test_gradcheck(preset, overrides, gap):
-    method = objective(preset, **overrides)
-    inputs, _ = example(method, gap=gap)
+def test_gradcheck_of_every_component(slot, name, gap):
+    method = with_component(slot, name)
+    assert gradcheck(method, draw_step(method, some_groups(1), 1, gap=gap))
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_gradcheck_of_every_preset(preset):
+    method = Objective(load_spec(preset))
+    assert gradcheck(method, draw_step(method, some_groups(2), 2, gap=0.2))
+
+
+def test_a_stop_gradient_that_is_not_held_fixed_is_seen():
+    method = with_component("gate", "detached_clip")
+    step = draw_step(method, some_groups(1), 1)
 
     def loss(x: torch.Tensor) -> torch.Tensor:
-        return method.loss(dataclasses.replace(inputs, logprobs=x)).loss
+        return method.loss(inputs_of_step(method, step, now=x)).loss
 
-    assert torch.autograd.gradcheck(loss, inputs.logprobs.detach().clone().requires_grad_(), eps=1e-7, atol=1e-6)
-
-
-@pytest.mark.parametrize("ratio", ["token", "sequence_product"])
-def test_at_ratio_1_the_gradient_is_that_of_reinforce(ratio):
-    grpo = objective("grpo", ratio=ratio)
-    plain = objective("grpo", ratio="none", gate="none")
-    gradients = []
-    for method in (grpo, plain):
-        inputs, logprobs = example(method, gap=0.0)
-        inputs = dataclasses.replace(inputs, old_logprobs=inputs.logprobs.detach())
-        method.loss(inputs).loss.backward()
-        gradients.append(logprobs.grad.numpy())
-    if ratio == "sequence_product":  # each token's gradient is the mean's, summed over the trajectory's 3 tokens
-        gradients[1] = gradients[1] * 3
-    assert gradients[0] == pytest.approx(gradients[1], abs=1e-12)
-    assert np.abs(gradients[0]).max() > 0.01
+    leaf = torch.tensor(step.now, requires_grad=True)
+    assert not torch.autograd.gradcheck(loss, leaf, eps=1e-7, atol=1e-6, raise_exception=False)
 
 
-def test_diagnostics_carry_no_gradient_and_skip_masked_tokens():
-    method = objective("grpo")
-    inputs = tokens_loss([-1.0, -2.0], [-1.5, -1.0], [1, 1], behavior=[-1, -9], weights=[1, 0], reference=[-2, -9])
-    out = method.loss(dataclasses.replace(inputs, entropies=torch.tensor([0.5, 7.0], dtype=torch.float64)))
-    assert not any(x.requires_grad for x in (*out.sums.values(), *out.maxima.values()))
-    sums = {name: value.item() for name, value in out.sums.items()}
-    assert sums["tokens"] == 1
-    assert sums["entropy"] == 0.5
-    assert sums["behavior_k1"] == pytest.approx(0.5)
-    assert sums["behavior_abs"] == pytest.approx(0.5)
-    assert sums["reference_k1"] == pytest.approx(1.0)
-    assert sums["reference_k3"] == pytest.approx(np.exp(-1))
-    assert sums["old_k3"] == pytest.approx(np.exp(0.5) - 1.5)
-    assert sums["clipped_positive"] == 1
-    assert sums["policy_loss"] == pytest.approx(-1.2)
-    assert out.maxima["ratio"].item() == pytest.approx(np.exp(0.5))
-
-
-def test_an_empty_micro_batch_has_loss_0():
-    for ratio in ("token", "sequence_product"):
-        inputs = dataclasses.replace(
-            tokens_loss([], [], [], weights=[]), sequence_ids=torch.zeros(0, dtype=torch.int64)
-        )
-        out = objective("grpo", ratio=ratio).loss(inputs)
-        out.loss.backward()
-        assert out.loss.item() == 0
-        assert out.sums["tokens"].item() == 0
-        assert out.maxima["ratio"].item() == 0
-
-
-def test_enormous_log_ratios_stay_finite():
-    inputs = tokens_loss([0.0, -500.0], [-500.0, 0.0], [-1, 1], reference=[-400.0, 0.0], behavior=[-300.0, 0.0])
-    out = objective("grpo", mismatch="token_tis", regularize={"coef": 0.1}).loss(inputs)
-    out.loss.backward()
-    assert torch.isfinite(out.loss)
-    assert torch.isfinite(inputs.logprobs.grad).all()
-    assert all(torch.isfinite(v) for v in out.sums.values())
+def test_a_component_without_a_gradient_would_be_seen():
+    """The step reaches every gate's and penalty's active part, so that gradcheck compares something."""
+    for slot, name in COMPONENTS:
+        method = with_component(slot, name)
+        step = draw_step(method, some_groups(1), 1, gap=0.4)
+        leaves = {leaf: torch.tensor(vars(step)[leaf], requires_grad=True) for leaf in LEAVES}
+        method.loss(inputs_of_step(method, step, **leaves)).loss.backward()
+        assert np.abs(leaves["now"].grad.numpy()).max() > 1e-3, (slot, name)
+        reads_entropy = name in ("entropy", "adaptive_entropy")
+        assert (leaves["entropies"].grad is not None and bool(leaves["entropies"].grad.any())) == reads_entropy
+        has_critic = slot == "critic" and name != "none"
+        assert (leaves["values"].grad is not None and bool(leaves["values"].grad.any())) == has_critic

@@ -9,7 +9,8 @@ import pytest
 
 from agentrl.errors import ConfigError, UnknownNameError
 from agentrl.objective import LossInputs, Scores, load_spec, preset_names
-from agentrl.objective.spec import ABOUT, SLOTS, spec_from_table
+from agentrl.objective.loading import spec_from_table
+from agentrl.objective.spec import ABOUT, SLOTS
 from tests.objective.play import groups_of, objective, tokens_loss
 
 
@@ -119,7 +120,8 @@ def test_runs_an_objective_cannot_be_right_in_are_refused(preset, overrides, run
 
 def test_sound_runs_pass():
     for preset in preset_names():
-        load_spec(preset).check(group_size=2, has_reference=False)
+        spec = load_spec(preset)
+        spec.check(group_size=2, has_reference=spec.needs_reference, has_teacher=spec.needs_teacher)
     load_spec("reinforce").check(group_size=1)
     load_spec("grpo").check(group_size=8, updates_per_batch=4)
 

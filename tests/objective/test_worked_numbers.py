@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from agentrl.objective import Scores
-from agentrl.objective.reward_side.credit import Rewards, token_rewards
+from agentrl.objective.reward_side.rewards import RewardInputs, Rewards, token_rewards
 from agentrl.objective.reward_side.scan import discounted_suffix_sums
 from agentrl.objective.trajectory_side.mismatch import TokenTis
 from agentrl.objective.trajectory_side.regularize import k3
@@ -32,7 +32,8 @@ def t1(gamma: float, turns=((2, 4, 2.0),)):
 
 def test_t1_kl_in_reward_gives_token_rewards():
     method, batch, scores = t1(1.0)
-    rewards = Rewards(method.spec.shape(batch), method.spec.kl_in_reward(batch, scores))
+    penalty = method.spec.kl_in_reward[0](RewardInputs(batch, scores, {}))
+    rewards = Rewards(batch.turn_rewards, penalty)
     assert token_rewards(batch, rewards).tolist() == close([-0.03, -0.02, -0.04, 1.99], abs=1e-6)
 
 

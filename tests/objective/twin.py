@@ -51,6 +51,35 @@ def std(xs: Sequence[float]) -> float:
     return math.sqrt(sum((x - mean(xs)) ** 2 for x in xs) / (len(xs) - 1)) if len(xs) > 1 else 0.0
 
 
+def second_best(xs: Sequence[float], i: int) -> float:
+    """What to take off x_i so that only the first of the largest keeps something."""
+    best = max(range(len(xs)), key=lambda j: (xs[j], -j))
+    return sorted(xs)[-2] if i == best and len(xs) > 1 else xs[i]
+
+
+def group_scale(scale: str, totals: Sequence[float], of_group: Sequence[float], mixed: int) -> float:
+    """What a trajectory's centred credit is multiplied by; `mixed`: trajectories in groups of unequal returns."""
+    if scale == "group_std":
+        return 1 / (std(of_group) + 1e-6)
+    if scale == "batch_std":
+        return 1 / (std(totals) + 1e-6)
+    if scale == "group_mean":
+        return 1 / mean(of_group) if mean(of_group) > 1e-9 else 0.0
+    if scale == "nonzero_frac":
+        return len(totals) / mixed if mixed else 0.0
+    return 1.0
+
+
+def whiten_tokens(rows: Sequence[Sequence[float]]) -> list[list[float]]:
+    """Mean 0 and std 1 over all numbers."""
+    flat = [x for row in rows for x in row]
+    return [[(x - mean(flat)) / (std(flat) + 1e-8) for x in row] for row in rows]
+
+
+GROUP_BASELINES = ("group_mean", "leave_one_out", "len_weighted", "second_best")
+GROUP_SCALES = ("group_std", "group_mean", "nonzero_frac")
+
+
 def advantages(
     groups: Sequence[Group],
     penalties: Sequence[Sequence[float]],
@@ -63,20 +92,26 @@ def advantages(
     """The advantage of each action token of each trajectory; `penalties` are added to the tokens' rewards."""
     flat = [(g, t) for g, group in enumerate(groups) for t in group.trajectories]
     totals = [t.reward + sum(p) for (_, t), p in zip(flat, penalties, strict=True)]
+    members = [[j for j, (h, _) in enumerate(flat) if h == g] for g in range(len(groups))]
+    mixed = sum(len(m) for m in members if max(totals[j] for j in m) - min(totals[j] for j in m) > 1e-9)
     out = []
     for i, (g, trajectory) in enumerate(flat):
-        of_group = [total for total, (h, _) in zip(totals, flat, strict=True) if h == g]
-        others = [total for j, (total, (h, _)) in enumerate(zip(totals, flat, strict=True)) if h == g and j != i]
+        of_group = [totals[j] for j in members[g]]
+        others = [totals[j] for j in members[g] if j != i]
+        lengths = [len(action_tokens(flat[j][1])) for j in members[g]]
         base = {
             "none": 0.0,
             "batch_mean": mean(totals),
             "group_mean": mean(of_group),
             "leave_one_out": mean(others) if others else totals[i],
+            "len_weighted": sum(n * r for n, r in zip(lengths, of_group, strict=True)) / sum(lengths),
+            "second_best": second_best(of_group, members[g].index(i)),
         }[baseline]
-        divisor = {"none": 1.0, "group_std": std(of_group) + 1e-6, "batch_std": std(totals) + 1e-6}[scale]
-        alone = len(of_group) == 1 and (baseline in ("group_mean", "leave_one_out") or scale == "group_std")
-        out.append([0.0 if alone else (c - base) / divisor for c in credit(trajectory, penalties[i], kind, gamma)])
-    return out
+        factor = group_scale(scale, totals, of_group, mixed)
+        alone = len(of_group) == 1 and (baseline in GROUP_BASELINES or scale in GROUP_SCALES)
+        credits = credit(trajectory, penalties[i], kind, gamma)
+        out.append([0.0 if alone else (c - base) * factor for c in credits])
+    return whiten_tokens(out) if scale == "whiten" else out
 
 
 def loss(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from agentrl.engine.base import Request
@@ -15,13 +17,14 @@ from agentrl.env.task import Task
 from agentrl.env.tasks import TaskSource
 from agentrl.errors import EngineFailure, RunStoppedError
 from agentrl.messages import AssistantMessage, Message, UserMessage
+from agentrl.objective.batch import Batch
 from agentrl.render.parser import HermesParser
 from agentrl.render.renderer import Renderer
 from agentrl.render.tokenizer import ByteTokenizer
 from agentrl.rollout.collector import Collector, EnvPool, play
 from agentrl.rollout.episode import Job
 from agentrl.rollout.settings import RolloutSettings
-from agentrl.trajectory import Outcome
+from agentrl.trajectory import Group, Outcome
 from tests.rollout.play_engine import RandomEngine
 
 RENDERER = Renderer(ByteTokenizer(), HermesParser())
@@ -61,9 +64,11 @@ class DataSet(Counting):
         return [Task(f"{split} {i}") for i in range(6)]
 
 
-def make_collector(engine: Any, *, seed: int = 0, env: type[Counting] = Counting, **changes: Any) -> Collector:
+def make_collector(
+    engine: Any, *, seed: int = 0, env: type[Counting] = Counting, greedy: bool = False, **changes: Any
+) -> Collector:
     settings = RolloutSettings(**{**{f: getattr(SETTINGS, f) for f in SETTINGS.__slots__}, **changes})
-    return Collector(TaskSource(env(), "train"), env, engine, RENDERER, settings, seed=seed)
+    return Collector(TaskSource(env(), "train"), env, engine, RENDERER, settings, seed=seed, greedy=greedy)
 
 
 async def test_groups_hold_the_episodes_of_one_task_in_order() -> None:
@@ -84,9 +89,6 @@ async def test_a_step_depends_on_the_seed_and_the_step_alone() -> None:
     resumed = await make_collector(RandomEngine(), seed=1).collect(1)
     other = await make_collector(RandomEngine(), seed=2).collect(1)
 
-    def facts(groups: Any) -> list[Any]:
-        return [(t.task_id, t.seed, t.segments[0].token_ids.tolist()) for g in groups for t in g.trajectories]
-
     assert facts(later) == facts(resumed)
     assert facts(later) != facts(other)
 
@@ -97,6 +99,100 @@ async def test_a_data_set_is_gone_through_once_a_pass_in_an_order_of_the_pass() 
     every = {Task(f"train {i}").id for i in range(6)}
     assert set(steps[0] + steps[1]) == every == set(steps[2] + steps[3])
     assert steps[0] + steps[1] != steps[2] + steps[3]
+
+
+def facts(groups: Sequence[Group]) -> list[Any]:
+    return [(g.group_id, t.task_id, t.seed, t.segments[0].token_ids.tolist()) for g in groups for t in g.played]
+
+
+def lacking(*counts: int) -> Any:
+    """As many groups are missing as stand here, round by round; what was asked is kept in `asked`."""
+
+    def missing(groups: Sequence[Group], *, wanted: int, rounds: int) -> int:
+        missing.asked.append((len(groups), wanted, rounds))  # type: ignore[attr-defined]
+        return counts[rounds] if rounds < len(counts) else 0
+
+    missing.asked = []  # type: ignore[attr-defined]
+    return missing
+
+
+async def test_missing_groups_are_played_in_further_rounds() -> None:
+    missing = lacking(3, 2)
+    groups = await make_collector(RandomEngine()).collect(2, missing)
+    assert missing.asked == [(4, 4, 0), (7, 4, 1), (9, 4, 2)]
+    ids = [group.group_id for group in groups]
+    assert ids == [*(f"s2g{g}" for g in range(4)), "s2r0g0", "s2r0g1", "s2r0g2", "s2r1g0", "s2r1g1"]
+    assert all(len(group.trajectories) == 3 for group in groups)
+    assert len({t.seed for group in groups for t in group.trajectories}) == 27
+    assert {t.group_id for group in groups for t in group.trajectories} == set(ids)
+
+
+async def test_further_rounds_are_a_function_of_seed_step_and_round() -> None:
+    """Whatever was played before, and however many groups the round before lacked."""
+    whole = make_collector(RandomEngine(), seed=1)
+    await whole.collect(0, lacking(2))
+    later = facts(await whole.collect(1, lacking(2, 2)))
+    assert later == facts(await make_collector(RandomEngine(), seed=1).collect(1, lacking(2, 2)))
+    assert later[:12] == facts(await make_collector(RandomEngine(), seed=1).collect(1))
+    fewer = facts(await make_collector(RandomEngine(), seed=1).collect(1, lacking(1, 2)))
+    assert later[-6:] == fewer[-6:]
+    assert later[-6:] != facts(await make_collector(RandomEngine(), seed=2).collect(1, lacking(2, 2)))[-6:]
+
+
+async def test_further_rounds_of_a_data_set_play_other_tasks_while_there_are_any() -> None:
+    collector = make_collector(RandomEngine(), env=DataSet, groups_per_step=2, group_size=1)
+    every = {Task(f"train {i}").id for i in range(6)}
+    for step in range(3):
+        tasks = [group.task_id for group in await collector.collect(step, lacking(2, 2, 2))]
+        assert set(tasks[:6]) == every
+        assert set(tasks[6:]) == set(tasks[:2])
+    whole = make_collector(RandomEngine(), env=DataSet, groups_per_step=6, group_size=1)
+    orders = [[group.task_id for group in await whole.collect(step, lacking(6))][6:] for step in range(3)]
+    assert {frozenset(order) for order in orders} == {frozenset(every)}
+    assert len({tuple(order) for order in orders}) > 1
+
+
+async def test_failures_of_further_rounds_are_counted_over_the_step() -> None:
+    def before(request: Request) -> None:
+        if "r0" in request.episode_id:
+            raise EngineFailure("gone")
+
+    groups = await make_collector(RandomEngine(before=before, stop=1.0)).collect(0, lacking(1))
+    assert sum(t.outcome.failed for group in groups for t in group.trajectories) == 3
+    with pytest.raises(RunStoppedError, match="6 of 18 episodes failed"):
+        await make_collector(RandomEngine(before=before, stop=1.0), max_failed_share=0.3).collect(0, lacking(2))
+
+
+async def test_each_task_is_played_greedily_once_where_it_is_asked() -> None:
+    temperatures: dict[str, list[float]] = {}
+
+    def before(request: Request) -> None:
+        temperatures.setdefault(request.episode_id.partition("/")[0], []).append(request.sampling.temperature)
+
+    plain = await make_collector(RandomEngine(stop=1.0)).collect(1)
+    collector = make_collector(RandomEngine(before=before, stop=1.0), greedy=True)
+    groups = await collector.collect(1, lacking(1))
+    assert len(groups) == 5
+    for group in groups:
+        assert group.greedy is not None
+        assert group.greedy.task_id == group.task_id
+        assert group.played == (*group.trajectories, group.greedy)
+        assert sorted(temperatures[group.group_id]) == [0.0] * 2 + [1.0] * 6  # two turns an episode
+    assert facts([replace(group, greedy=None) for group in groups[:4]]) == facts(plain)
+    assert all(group.greedy is None and group.played == group.trajectories for group in plain)
+
+
+async def test_a_greedy_episode_that_failed_is_kept_as_failed_and_counted() -> None:
+    def before(request: Request) -> None:
+        if request.sampling.temperature == 0:
+            raise EngineFailure("gone")
+
+    groups = await make_collector(RandomEngine(before=before, stop=1.0), greedy=True).collect(0)
+    assert [group.greedy and group.greedy.outcome for group in groups] == [Outcome.FAILED_ENGINE] * 4
+    assert all(len(group.valid) == 3 for group in groups)
+    assert np.isnan(Batch.from_groups(groups).greedy_rewards).all()
+    with pytest.raises(RunStoppedError, match="4 of 16 episodes failed"):
+        await make_collector(RandomEngine(before=before, stop=1.0), greedy=True, max_failed_share=0.2).collect(0)
 
 
 async def test_no_turn_waits_for_another_episode() -> None:

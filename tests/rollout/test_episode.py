@@ -146,6 +146,75 @@ async def test_a_prompt_without_room_is_truncated_and_says_what_to_raise() -> No
     assert "raise rollout.max_tokens_per_episode" in (trajectory.error or "")
 
 
+def called(name: str = "add") -> str:
+    return f'<tool_call>\n{{"name": "{name}", "arguments": {{}}}}\n</tool_call>'
+
+
+class Tooled(Chatter):
+    """Offers a tool, and ends when it is told "done"."""
+
+    tool_schemas = ({"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}},)
+
+    async def step(self, action: AssistantMessage) -> StepResult:
+        result = await super().step(action)
+        return result._replace(terminated=action.content == "done")
+
+
+@pytest.mark.parametrize(
+    ("env", "said", "void"),
+    [
+        (Tooled, [called(), "done"], [False, False]),
+        (Tooled, ["let me see", called(), "done"], [True, False, False]),
+        (Tooled, ["let me see " + called(), "done"], [False, False]),
+        (Tooled, ["<tool_call>\nadd\n</tool_call>", "done"], [False, False]),  # answered with what is wrong with it
+        (Tooled, ["", "done"], [True, False]),
+        (Tooled, ["<think>hm</think>", "done"], [True, False]),
+        (Tooled, ["<think>hm</think>done"], [False]),
+        (Chatter, ["a", "b", "c"], [False, False, False]),  # words are all that there is to say
+        (Chatter, ["a", "", "<think>hm</think>"], [False, True, True]),
+    ],
+)
+async def test_a_turn_without_call_or_answer_is_void(env: type[Chatter], said: list[str], void: list[bool]) -> None:
+    trajectory = await play(env(3), ScriptedEngine(canned(said)), RolloutSettings(max_tokens_per_episode=9999))
+    assert [turn.void for turn in trajectory.turns] == void
+    assert trajectory.outcome is Outcome.TERMINATED
+
+
+@pytest.mark.parametrize(
+    ("env", "said", "void"),
+    [
+        (Tooled, "d" * 99, True),  # an answer cut short is none
+        (Chatter, "d" * 99, True),
+        (Tooled, called("a" * 99), True),  # nor is a call
+        (Tooled, called() + "d" * 99, False),
+    ],
+)
+async def test_a_turn_cut_by_its_token_limit_is_void_unless_it_holds_a_call(
+    env: type[Chatter], said: str, void: bool
+) -> None:
+    limits = RolloutSettings(max_tokens_per_turn=60, max_tokens_per_episode=9999)
+    trajectory = await play(env(3), ScriptedEngine(canned([said])), limits)
+    assert [turn.void for turn in trajectory.turns] == [void]
+    assert trajectory.outcome is Outcome.TRUNCATED_TOKENS
+
+
+async def test_words_at_the_last_turn_of_a_game_with_tools_are_void_unless_they_end_it() -> None:
+    limits = RolloutSettings(max_turns=2, max_tokens_per_episode=9999)
+    trajectory = await play(Tooled(), ScriptedEngine(canned([called(), "well"])), limits)
+    assert trajectory.outcome is Outcome.TRUNCATED_TURNS
+    assert [turn.void for turn in trajectory.turns] == [False, True]
+    assert trajectory.turns[-1].rewards == {"step": 0.25, "late": 0.5}
+
+
+async def test_a_greedy_job_is_sampled_at_temperature_0() -> None:
+    seen: list[float] = []
+    engine = RandomEngine(before=lambda request: seen.append(request.sampling.temperature))
+    limits = RolloutSettings(max_tokens_per_episode=9999, temperature=0.7)
+    for greedy in (False, True):
+        await run_episode(Job(Task("go"), "g", 0, greedy=greedy), Chatter(1), engine, RENDERER, limits, episode_id="e")
+    assert seen == [0.7, 0.0]
+
+
 class Breaking(Chatter):
     """Breaks in its second step, as it is told to."""
 

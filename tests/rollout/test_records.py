@@ -47,6 +47,9 @@ def turns(draw: st.DrawFn) -> Turn:
         rewards=draw(PARTS),
         state_id=draw(st.none() | st.text(max_size=8)),
         finish_reason=draw(st.sampled_from(["stop", "length", "abort"])),
+        void=draw(st.booleans()),
+        node_id=draw(st.none() | st.text(max_size=8)),
+        value=draw(st.none() | st.floats()),
     )
 
 
@@ -136,6 +139,23 @@ def test_pandas_opens_it_and_shows_the_fields(tmp_path: Path) -> None:
     turn = frame["turns"][0][0]
     assert (turn["start"], turn["stop"], dict(turn["rewards"])) == (3, 5, {"correct": 1.0, "format": 0.25})
     assert pandas.api.types.is_float_dtype(frame["reward"])
+
+
+def test_a_file_from_before_a_turns_field_reads_as_its_default(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    turn = Turn(0, slice(3, 5), {"correct": 1.25}, "s0", void=True, node_id="n", value=0.5)
+    path = write_trajectories(tmp_path / "x.parquet", [sample(0, turns=(turn,))])
+    assert read_trajectories(path)[0].turns == (turn,)
+    table = pq.read_table(path)
+    at = table.schema.get_field_index("turns")
+    kept = [field for field in table.schema.field(at).type.value_type if field.name not in ("void", "node_id", "value")]
+    older = [[{f.name: turn[f.name] for f in kept} for turn in row] for row in table.column(at).to_pylist()]
+    column = pa.array(older, pa.list_(pa.struct(kept)))
+    pq.write_table(table.set_column(at, "turns", column), path)
+    (back,) = read_trajectories(path)
+    assert back.turns == (Turn(0, slice(3, 5), {"correct": 1.25}, "s0"),)
 
 
 def test_folder_is_read_in_the_order_of_names(tmp_path: Path) -> None:

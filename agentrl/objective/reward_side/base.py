@@ -49,6 +49,7 @@ class Credit(ABC):
     parts: Which = "all"  # which reward parts it counts; the baseline and scale of the slots beside it count the same
     varies: ClassVar[bool] = True  # tokens of one trajectory can get different credit
     needs_values: ClassVar[bool] = False  # reads the critic
+    needs_token_values: ClassVar[bool] = False  # reads it at every action token, not at turns alone
     needs_states: ClassVar[bool] = False  # reads state ids
 
     @abstractmethod

@@ -13,9 +13,12 @@ from typing import ClassVar
 
 from agentrl.objective.component import within
 from agentrl.objective.reward_side.base import Credit
+from agentrl.objective.reward_side.gae import GaeBilevel, GaeLength, GaeToken, GaeTurn, MonteCarloTurn
 from agentrl.objective.reward_side.levels import Level, Leveled
 from agentrl.objective.reward_side.rewards import RewardInputs, Rewards, token_rewards, total_returns, turn_rewards
 from agentrl.objective.reward_side.scan import discounted_suffix_sums
+from agentrl.objective.reward_side.states import StatePooled
+from agentrl.objective.reward_side.tree import Tree
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,4 +65,11 @@ CREDITS: Mapping[str, type] = {
     "outcome_broadcast": OutcomeBroadcast,
     "rtg_token": RewardToGoToken,
     "rtg_turn": RewardToGoTurn,
+    "gae_token": GaeToken,
+    "gae_length": GaeLength,
+    "gae_turn": GaeTurn,
+    "gae_bilevel": GaeBilevel,
+    "mc_turn": MonteCarloTurn,
+    "tree": Tree,
+    "state_pooled": StatePooled,
 }

@@ -13,7 +13,7 @@ from enum import IntEnum
 import numpy as np
 
 from agentrl.objective.batch import Batch, Float64Array, spread_runs
-from agentrl.trajectory import FloatArray, IntArray
+from agentrl.trajectory import IntArray
 
 
 class Level(IntEnum):
@@ -46,11 +46,11 @@ def refine(batch: Batch, x: Leveled, level: Level) -> Float64Array:
     return values
 
 
-def to_tokens(batch: Batch, x: Leveled) -> FloatArray:
+def to_tokens(batch: Batch, x: Leveled) -> Float64Array:
     """[N] the numbers at every action token, 0 at the others."""
-    values: FloatArray = x.values.astype(np.float32)
+    values = x.values
     if x.level is Level.ACTION:
-        out = np.zeros(batch.n_tokens, np.float32)
+        out = np.zeros(batch.n_tokens)
         out[batch.action_mask] = values
         return out
     if x.level is Level.TRAJECTORY:

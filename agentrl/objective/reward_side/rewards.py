@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ from agentrl.objective.batch import Batch, Float64Array, Memory, Scores
 from agentrl.objective.reward_side.levels import Level, Leveled, sum_by_trajectory
 from agentrl.trajectory import RewardKind
 
-Which = Literal["all", "outcome", "process"]
+Which = Literal["all", "outcome", "process", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +41,14 @@ class Parts:
     def of(cls, batch: Batch) -> Parts:
         """The batch's own parts, names in alphabetical order."""
         kinds = {name: kind for t in batch.trajectories for name, kind in t.reward_kinds.items()}
-        names = sorted({name for turn in batch.turns for name in turn.rewards})
+        rewards = [turn.rewards for turn in batch.turns]
+        given = list(chain.from_iterable(rewards))  # names, turn after turn
+        names = sorted(set(given))
         column = {name: p for p, name in enumerate(names)}
-        values = np.zeros((len(batch.turns), len(names)))
-        for k, turn in enumerate(batch.turns):
-            for name, value in turn.rewards.items():
-                values[k, column[name]] = value
+        values = np.zeros((len(rewards), len(names)))
+        at = np.repeat(np.arange(len(rewards)), np.fromiter(map(len, rewards), np.int64, len(rewards)))
+        of = np.fromiter(map(column.__getitem__, given), np.int64, len(given))
+        values[at, of] = np.fromiter(chain.from_iterable(r.values() for r in rewards), np.float64, len(given))
         return cls(tuple(names), tuple(kinds.get(name, "outcome") for name in names), values)
 
     def plus(self, name: str, kind: RewardKind, values: Float64Array) -> Parts:

@@ -2,7 +2,8 @@
 
 What comes in: a batch, and [T] the loss tokens of each trajectory that takes part in an update. What goes out: the
 weight of each of its tokens. The weights are those of the whole update, so cutting it into micro-batches changes
-nothing. "seq" means trajectory, however many rows it has. A trajectory without loss tokens is in no denominator.
+nothing. "seq" means trajectory, however many rows it has. What has no loss tokens, a trajectory, a group or a turn, is
+in no denominator.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class SeqMeanTokenMean(Aggregate):
     averages_tokens: ClassVar[bool] = True
 
     def __call__(self, batch: Batch, counts: IntArray) -> Leveled:
-        return _of_trajectories(1.0 / (_sequences(counts) * np.maximum(counts, 1)))
+        return _of_trajectories(1.0 / (_present(counts) * np.maximum(counts, 1)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class SeqMeanTokenSum(Aggregate):
     averages_tokens: ClassVar[bool] = False
 
     def __call__(self, batch: Batch, counts: IntArray) -> Leveled:
-        return _of_trajectories(np.full(len(counts), 1.0 / _sequences(counts)))
+        return _of_trajectories(np.full(len(counts), 1.0 / _present(counts)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +62,47 @@ class SeqSumConst(Aggregate):
         at_least("aggregate 'seq_sum_const'", 1, length=self.length)
 
     def __call__(self, batch: Batch, counts: IntArray) -> Leveled:
-        return _of_trajectories(np.full(len(counts), 1.0 / (_sequences(counts) * self.length)))
+        return _of_trajectories(np.full(len(counts), 1.0 / (_present(counts) * self.length)))
+
+
+@dataclass(frozen=True, slots=True)
+class PromptMean(Aggregate):
+    """w = 1 / (P n_g), P the groups that have loss tokens and n_g those of the group: each task counts the same
+    (ScaleRL, 2510.13786)."""
+
+    averages_tokens: ClassVar[bool] = False
+
+    def __call__(self, batch: Batch, counts: IntArray) -> Leveled:
+        of_group = np.bincount(batch.group_ids, counts)
+        return _of_trajectories(1.0 / (_present(of_group) * np.maximum(of_group, 1))[batch.group_ids])
+
+
+@dataclass(frozen=True, slots=True)
+class TurnMean(Aggregate):
+    """w = 1 / (K n_k), K the turns that have loss tokens and n_k those of the turn: each turn counts the same, however
+    long it is."""
+
+    averages_tokens: ClassVar[bool] = False
+
+    def __call__(self, batch: Batch, counts: IntArray) -> Leveled:
+        of_turn = np.where(counts[batch.turn_trajectory] > 0, turn_loss_counts(batch), 0)
+        return Leveled(Level.TURN, 1.0 / (_present(of_turn) * np.maximum(of_turn, 1)))
+
+
+def turn_loss_counts(batch: Batch) -> IntArray:
+    """[K] tokens of each turn that are trained on."""
+    if batch.loss_mask is batch.action_mask:
+        return batch.turn_lengths
+    before = np.concatenate([[0], np.cumsum(batch.loss_mask)])
+    out: IntArray = before[batch.turn_starts + batch.turn_lengths] - before[batch.turn_starts]
+    return out
 
 
 def _of_trajectories(weights: Float64Array) -> Leveled:
     return Leveled(Level.TRAJECTORY, weights)
 
 
-def _sequences(counts: IntArray) -> int:
+def _present(counts: IntArray | Float64Array) -> int:
     return max(int(np.count_nonzero(counts)), 1)
 
 
@@ -77,4 +111,6 @@ AGGREGATES: Mapping[str, type] = {
     "seq_mean_token_mean": SeqMeanTokenMean,
     "seq_mean_token_sum": SeqMeanTokenSum,
     "seq_sum_const": SeqSumConst,
+    "prompt_mean": PromptMean,
+    "turn_mean": TurnMean,
 }

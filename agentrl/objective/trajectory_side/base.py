@@ -11,14 +11,14 @@ needs the whole step (a quantile, a random choice, a fact about trajectories) is
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from agentrl.objective.batch import Batch, Float64Array, Scores
 from agentrl.objective.reward_side.levels import Leveled
 from agentrl.objective.trajectory_side.inputs import LossInputs
-from agentrl.trajectory import FloatArray, IntArray
+from agentrl.trajectory import BoolArray, FloatArray, Group, IntArray
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,9 +29,34 @@ class Prepares:
 
     needs_logprobs: ClassVar[bool] = False  # `columns` reads the log-probs at the step's start
 
-    def columns(self, batch: Batch, scores: Scores, advantages: FloatArray) -> Mapping[str, FloatArray]:
+    def columns(self, batch: Batch, scores: Scores, advantages: Float64Array) -> Mapping[str, FloatArray]:
         """[N] each: numbers at tokens that stand in `LossInputs.columns` under these names."""
         return {}
+
+
+class GroupFilter(ABC):
+    """Slot `filters`: which groups, or which of their trajectories, count at all."""
+
+    needs_groups: ClassVar[bool] = False  # drops whatever has no peers
+
+    @property
+    def refill(self) -> int:
+        """How often, in one step, further groups are to be played for those that it dropped."""
+        return 0
+
+    @abstractmethod
+    def keep(self, groups: Sequence[Group]) -> list[Group]:
+        """The groups that stay."""
+
+
+class TokenFilter(ABC):
+    """Slot `filters`: which tokens are trained on; their rewards stay in the statistics."""
+
+    needs_groups: ClassVar[bool] = False
+
+    @abstractmethod
+    def mask(self, batch: Batch) -> BoolArray:
+        """[N] the tokens that stay in the loss."""
 
 
 class Anchor(ABC):
@@ -48,6 +73,7 @@ class Ratio(ABC):
     """Slot `ratio`: how much likelier the new policy makes what was sampled; carries the policy's gradient."""
 
     corrects: ClassVar[bool] = True  # stays right when the policy has moved since the step began
+    per: ClassVar[Literal["token", "turn", "sequence"]] = "token"  # what one ratio is taken over
     of_sequence: ClassVar[bool] = False  # one number a trajectory, for one advantage a trajectory
     whole: ClassVar[bool] = False
 
@@ -70,6 +96,7 @@ class Gate(Prepares, ABC):
     needs_ratio: ClassVar[bool] = True  # bounds a ratio, so there must be one
     of_tokens: ClassVar[bool] = False  # wants the ratio of each token, whatever it makes of them
     of_sequence: ClassVar[bool] = False  # one loss a trajectory, for one advantage a trajectory
+    detaches: ClassVar[bool] = False  # the ratio only weighs: the gradient is each token's own, -w A grad log pi(a_t)
     whole: ClassVar[bool] = False
 
     @abstractmethod

@@ -26,6 +26,7 @@ class LossInputs:
     weights: Tensor  # [A] from Objective.token_weights
     sequence_ids: Tensor  # [A] int64, which trajectory: dense in the micro-batch
     turn_ids: Tensor  # [A] int64, index of the turn in its trajectory
+    anchor_logprobs: Tensor | None = None  # [A] nats, what ratios compare with, as `anchor` chose; None: old_logprobs
     reference_logprobs: Tensor | None = None  # [A] nats
     entropies: Tensor | None = None  # [A] nats, of the distribution each token was chosen from
     values: Tensor | None = None  # [A] what the critic expects now; carries the gradient

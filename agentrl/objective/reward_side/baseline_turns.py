@@ -1,0 +1,117 @@
+"""Baselines that compare a turn with turns of its group: at the same index, in the same state, or all of them.
+
+What comes in: rewards and a credit; where the credit of tokens differs, a turn's is that of its first token. What goes
+out: the numbers to subtract from each turn. A turn counts once, however many tokens it has. A turn without peers has
+nobody to be compared with: its baseline is its own credit, and its advantage 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from agentrl.objective.reward_side.base import Baseline, Scope
+from agentrl.objective.reward_side.groups import group_sizes, others_means
+from agentrl.objective.reward_side.levels import Level, Leveled
+from agentrl.objective.reward_side.peers import (
+    cell_means,
+    cell_means_of_others,
+    first_visits,
+    index_cells,
+    or_own,
+    turn_numbers,
+)
+from agentrl.objective.reward_side.rewards import RewardInputs, Rewards, total_returns
+from agentrl.objective.reward_side.states import known_states
+
+
+@dataclass(frozen=True, slots=True)
+class TurnMean(Baseline):
+    """b_k = mean credit of the group's turns at index k, this one included (2505.11821; 2511.14846).
+
+    Only trajectories that got as far are compared, so where the policy chooses when to stop the mean depends on what is
+    being credited: biased.
+    """
+
+    scope: ClassVar[Scope] = "turn"
+
+    def __call__(self, x: RewardInputs, rewards: Rewards, credit: Leveled) -> Leveled:
+        values, counted = turn_numbers(x.batch, credit)
+        means, known = cell_means(index_cells(x.batch), values, counted)
+        return or_own(x.batch, Leveled(Level.TURN, means), known, credit)
+
+
+@dataclass(frozen=True, slots=True)
+class TurnLeaveOneOut(Baseline):
+    """b_k = mean credit of the other trajectories' turns at index k.
+
+    It depends on nothing this trajectory chose from turn k on. A turn that no other trajectory reached gets advantage
+    0, so late turns weigh less than they should: each by the chance that another gets as far.
+    """
+
+    scope: ClassVar[Scope] = "turn"
+
+    def __call__(self, x: RewardInputs, rewards: Rewards, credit: Leveled) -> Leveled:
+        values, counted = turn_numbers(x.batch, credit)
+        means, known = cell_means_of_others(index_cells(x.batch), values, counted)
+        return or_own(x.batch, Leveled(Level.TURN, means), known, credit)
+
+
+@dataclass(frozen=True, slots=True)
+class StateMean(Baseline):
+    """b_k = mean credit of all turns of the group that began in the state of turn k, this one and repeated visits
+    included (GiGPO, 2505.10978). A state that no other trajectory passed: advantage 0."""
+
+    scope: ClassVar[Scope] = "state"
+    needs_states: ClassVar[bool] = True
+
+    def __call__(self, x: RewardInputs, rewards: Rewards, credit: Leveled) -> Leveled:
+        batch = x.batch
+        cells = known_states("baseline 'state_mean'", batch)
+        values, counted = turn_numbers(batch, credit)
+        means, _ = cell_means(cells, values, counted)
+        is_first, _ = first_visits(batch, cells, counted)
+        visitors = np.bincount(cells, is_first)[cells]
+        return or_own(batch, Leveled(Level.TURN, means), visitors > 1, credit)
+
+
+@dataclass(frozen=True, slots=True)
+class StateLeaveOneOut(Baseline):
+    """b_k = mean credit of the first visits that other trajectories of the group made to the state of turn k; where
+    none did, of their turns at index k; where none got as far, of their whole returns.
+
+    Every choice among these depends on the state before turn k and on the other trajectories, so the gradient is
+    unbiased; and the nearer the compared turns are to this one, the less variance is left. Repeated visits of one
+    trajectory are not independent, which is why it counts once. It is agentrl's own.
+    """
+
+    scope: ClassVar[Scope] = "state"
+    needs_states: ClassVar[bool] = True
+
+    def __call__(self, x: RewardInputs, rewards: Rewards, credit: Leveled) -> Leveled:
+        batch = x.batch
+        cells = known_states("baseline 'state_leave_one_out'", batch)
+        values, counted = turn_numbers(batch, credit)
+        is_first, own = first_visits(batch, cells, counted)
+        in_state, near = cell_means_of_others(cells, values, is_first)
+        in_state, near = in_state[own], near[own]
+        at_index, far = cell_means_of_others(index_cells(batch), values, counted)
+        whole = others_means(batch, total_returns(batch, rewards))[batch.turn_trajectory]
+        any_other = (group_sizes(batch) > 1)[batch.turn_trajectory]
+        baseline = np.where(near, in_state, np.where(far, at_index, whole))
+        return or_own(batch, Leveled(Level.TURN, baseline), near | far | any_other, credit)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupTurnMean(Baseline):
+    """b = mean credit of all turns of the group, this one included (IGPO, 2510.14967). A long trajectory counts for
+    more than a short one: the mean is over turns."""
+
+    scope: ClassVar[Scope] = "group"
+
+    def __call__(self, x: RewardInputs, rewards: Rewards, credit: Leveled) -> Leveled:
+        values, counted = turn_numbers(x.batch, credit)
+        means, known = cell_means(x.batch.turn_groups, values, counted)
+        return or_own(x.batch, Leveled(Level.TURN, means), known, credit)

@@ -1,0 +1,42 @@
+"""The command, run in processes of its own, and what it leaves, for the tests beside this file."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "agentrl", *map(str, arguments)]
+
+
+def run(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=240)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return dict(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).state_dict())
+
+
+def lines(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def wait_for_step(process: subprocess.Popen[str], folder: Path, step: int) -> None:
+    """Until the run has recorded an RL step."""
+    limit = time.monotonic() + 200
+    while time.monotonic() < limit:
+        assert process.poll() is None, process.stdout.read() if process.stdout else ""
+        path = folder / "metrics.jsonl"
+        if path.exists() and f'"stage": "rl", "step": {step},' in path.read_text():
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"no step {step} in time")
