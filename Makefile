@@ -27,7 +27,7 @@ DEV_TORCH := $(TORCH)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart setup setup-dev parity-setup check test test-slow bench bench-presets clean
+.PHONY: help quickstart setup setup-dev parity-setup check test test-slow bench bench-presets docs-tables clean
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -61,10 +61,15 @@ bench: setup-dev
 bench-presets: setup-dev
 	@$(BIN)/python benchmarks/presets.py
 
+# The pages that are written by programs; `docs/presets.md` comes from recorded runs, by `bench-presets`.
+docs-tables: setup-dev
+	@$(BIN)/python docs/components.py
+	@$(BIN)/python docs/audit.py
+
 # Runs and the virtual environment stay: delete runs/ and .venv/ yourself.
 clean:
 	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	@find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find . -path "./$(VENV)*" -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \

@@ -31,6 +31,7 @@ from presets_table import RESULTS, Row, read_rows, write_table
 from agentrl.objective.loading import load_spec, preset_names
 
 GOAL, EVERY, TASKS, LEAST, MOST = 0.9, 2, 200, 10, 40
+LIMITS = {"tasks": TASKS, "every": EVERY, "least": LEAST, "most": MOST}  # as the page tells them
 LAST = 5  # steps that the success of sampled play is averaged over
 TEACHER_STEPS = 20  # of GRPO from the same start: what the teacher has that its students have not
 RECIPE = Path(__file__).parent.parent / "scenarios/train/calculator.toml"
@@ -73,7 +74,7 @@ def main() -> None:
         for row in pool.map(lambda run: _run(*run), todo):
             shown = row.get("error") or f"0.9 after {row['steps_to_goal']} steps, {row['final']['mean']:.3f} at the end"
             print(f"{time.monotonic() - began:6.0f} s  {row['preset']} seed {row['seed']}: {shown}", flush=True)
-    write_table(NOT_TRAINED)
+    write_table(NOT_TRAINED, **LIMITS)
 
 
 def train_one(preset: str, seed: str) -> Row:
@@ -84,9 +85,10 @@ def train_one(preset: str, seed: str) -> Row:
     folder = RUNS / f"{preset}-seed{seed}"
     shutil.rmtree(folder, ignore_errors=True)
     recipe = load_recipe(RECIPE, overrides(preset, int(seed)))
+    least = float("inf") if preset in ("warmup", "teacher") else LEAST
     began = time.perf_counter()
     with suppress(Enough):
-        asyncio.run(train(recipe, folder, display=Watch(folder)))
+        asyncio.run(train(recipe, folder, display=Watch(folder, least)))
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     row = summed_up(lines)
     return {"preset": preset, "seed": int(seed), **row, "wall_s": round(time.perf_counter() - began, 1)}
@@ -126,10 +128,11 @@ def summed_up(lines: Sequence[Mapping[str, Any]]) -> Row:
 
 
 class Watch:
-    """A silent display that ends a run which has reached the goal for good."""
+    """A silent display that ends a run which has reached the goal for good, after `least` steps or later."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, least: float) -> None:
         self._metrics = folder / "metrics.jsonl"
+        self._least = least
 
     def stage(self, name: str, total: int) -> None: ...
 
@@ -139,7 +142,7 @@ class Watch:
         lines = self._metrics.read_text().splitlines() if self._metrics.exists() else []
         evaluations = [line for line in map(json.loads, lines) if line["stage"] == "evaluation"]
         latest = evaluations[-2:]
-        if latest and latest[-1]["step"] >= LEAST and all(line["success"] >= GOAL for line in latest):
+        if latest and latest[-1]["step"] >= self._least and all(line["success"] >= GOAL for line in latest):
             raise Enough
 
     def finish(self, summary: object) -> None: ...

@@ -64,6 +64,7 @@ OUTSIDE = [
     ("agentrl.env.*", "numpy pydantic pydantic_core gymnasium docstring_parser"),
     ("agentrl.render.*", "numpy jinja2 transformers tokenizers"),
     ("agentrl.objective.reward_side.*", "numpy"),
+    ("agentrl.objective.audit.measure", "numpy torch"),
     ("agentrl.objective.trajectory_side.*", "numpy torch"),
     ("agentrl.objective.*", "numpy pydantic"),
     ("agentrl.engine.hf*", "numpy torch transformers safetensors"),
@@ -222,6 +223,10 @@ def circle(graph: dict[str, set[str]]) -> list[str]:
         "import agentrl.engine.settings, agentrl.learner.settings, agentrl.rollout.settings",
         "import agentrl.engine.vllm",
         "import agentrl.objective.reward_side",
+        "import agentrl.cli as cli; sys.exit(cli.main(['objective', 'explain', 'gigpo', '--against', 'grpo']))",
+        "import agentrl.cli as cli; sys.exit(cli.main(['objective', 'explain', 'ppo', '--json', '-']))",
+        "import agentrl.cli as cli; sys.exit(cli.main(['objective', 'list']))",
+        "import agentrl.cli as cli; sys.exit(cli.main(['objective', 'audit', '--help']))",
     ],
 )
 def test_light_doors_load_nothing_heavy(code: str, tmp_path: Path) -> None:

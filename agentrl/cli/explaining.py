@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
 
 from agentrl.cli.output import STDOUT, print_table, write_json
@@ -136,7 +135,7 @@ def _texts(found: list[Choice]) -> str:
 
 def _explain_unbuilt(method: Unbuilt, arguments: argparse.Namespace) -> None:
     if arguments.json != STDOUT:
-        print(f"{method.title}\n", file=sys.stdout)
+        print(f"{method.title}\n")
         print(f"{'side:':<11}{method.side}")
         print(f"{'source:':<11}{method.source}")
         print(f"{'built:':<11}no; it needs {method.needs}")

@@ -11,6 +11,7 @@ one optimiser.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -23,7 +24,7 @@ from agentrl.errors import ConfigError, RunStoppedError
 from agentrl.learner.explained import critic_metrics
 from agentrl.learner.micro import Micro, cut
 from agentrl.learner.optimizer import make_optimizer
-from agentrl.learner.predictions import Predictions, make_value_head, predict
+from agentrl.learner.predictions import Predictions, hidden_before, make_value_head, predict
 from agentrl.learner.settings import OptimizerSettings
 from agentrl.learner.totals import Totals
 from agentrl.learner.value_head import ValueHead
@@ -64,7 +65,7 @@ class Learner:
         minibatches: int = 1,
         micro_batch_tokens: int = 8192,
         compute_dtype: torch.dtype = torch.float32,
-        value_lr: float = 0.05,
+        value_lr: float = 0.1,
         reference: nn.Module | None = None,
         teacher: nn.Module | None = None,
         seed: int = 0,
@@ -95,6 +96,8 @@ class Learner:
         """
         spec = self.objective.spec
         logprobs = values = None
+        if self.value_head is not None and not self.value_head.measured:
+            self._measure(self.value_head, batch)
         if self.epochs * self.minibatches > 1 or spec.needs_logprobs or spec.needs_values:
             logprobs, values = self._frozen(self.model, batch, self.value_head)
         return Scores(
@@ -205,6 +208,15 @@ class Learner:
         if model is None:
             raise RunStoppedError(f"the objective needs a {name} model and the learner was given none")
         return self._frozen(model, batch, None)[0]
+
+    @torch.no_grad()
+    def _measure(self, value_head: ValueHead, batch: Batch) -> None:
+        """Show the head the hidden states of the batch's first micro-batch, if it has any."""
+        self.model.eval()
+        everything = np.arange(batch.n_trajectories)
+        for micro in itertools.islice(self._micros(batch, everything, batch.action_mask, whole=False), 1):
+            with self._autocast():
+                value_head.measure(hidden_before(self.model, micro.input_ids, micro.rows, micro.columns))
 
     def _frozen(
         self, model: nn.Module, batch: Batch, value_head: ValueHead | None

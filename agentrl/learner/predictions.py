@@ -45,9 +45,8 @@ def predict(
         value_head: gives the values; None: there are none.
         entropy_gradient: whether the entropies carry one, too.
     """
-    decoder, head = split_head(model)
-    hidden = decoder(input_ids=input_ids, use_cache=False).last_hidden_state[rows, columns - 1]  # [A, D]
-    logits = head(hidden).float()  # [A, V]
+    hidden = hidden_before(model, input_ids, rows, columns)
+    logits = split_head(model)[1](hidden).float()  # [A, V]
     if temperature != 1.0:
         logits = logits / temperature
     every = torch.log_softmax(logits, dim=-1)
@@ -55,6 +54,13 @@ def predict(
     with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
         entropies = -(every.exp() * every).sum(-1)
     return Predictions(chosen, entropies, None if value_head is None else value_head(hidden))
+
+
+def hidden_before(model: nn.Module, input_ids: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """[A, D] the last hidden state that speaks about each of `input_ids[rows, columns]`."""
+    decoder, _ = split_head(model)
+    hidden: Tensor = decoder(input_ids=input_ids, use_cache=False).last_hidden_state[rows, columns - 1]
+    return hidden
 
 
 def split_head(model: nn.Module) -> tuple[nn.Module, nn.Module]:

@@ -25,7 +25,7 @@ class LearnerSettings:
     epochs: int = 1  # passes over a step's batch
     minibatches: int = 1  # optimiser updates a pass
     micro_batch_tokens: int = 8192  # padded tokens computed at once
-    value_lr: float = 0.05  # of the critic's head, where the objective has one: about how far an update moves a value
+    value_lr: float = 0.1  # of the critic's head, where the objective has one: about how far an update moves a value
     teacher: str = ""  # checkpoint with the policy's tokenizer, where the objective reads a teacher; "": none
 
 

@@ -15,11 +15,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from agentrl.objective.batch import Batch, Float64Array
-from agentrl.objective.reward_side.levels import Level, Leveled, sums_by
+from agentrl.objective.reward_side.levels import Level, Leveled, sums_by, sums_of_runs
 from agentrl.objective.reward_side.rewards import Rewards, total_returns
 from agentrl.objective.trajectory_side.aggregate import turn_loss_counts
 from agentrl.objective.trajectory_side.select import reward_variance, zero_variance
-from agentrl.trajectory import Group, Trajectory, succeeded
+from agentrl.trajectory import BoolArray, Group, Trajectory, succeeded
 
 
 def selection_metrics(groups: Sequence[Group]) -> dict[str, float]:
@@ -102,33 +102,39 @@ def credit_metrics(batch: Batch, rewards: Rewards, advantage: Leveled) -> dict[s
         advantage/abs_mean; advantage/positive (share). advantage/turn_variance: mean over the trajectories with two
         turns or more of the variance of their turns' mean advantages; 0 where credit is broadcast.
     """
-    values, counts = advantage.values, _loss_counts(batch, advantage.level)
+    values, counts = _on_loss_tokens(batch, advantage)
     tokens = float(batch.loss_counts.sum())
     out = {
         "tokens/loss": tokens,
-        "tokens/effective": float(counts[values != 0].sum()),
-        "advantage/abs_mean": float((np.abs(values) * counts).sum()) / max(tokens, 1.0),
-        "advantage/positive": float(counts[values > 0].sum()) / max(tokens, 1.0),
+        "tokens/effective": _total(values != 0, counts),
+        "advantage/abs_mean": _total(np.abs(values), counts) / max(tokens, 1.0),
+        "advantage/positive": _total(values > 0, counts) / max(tokens, 1.0),
     }
     if batch.n_trajectories:
         returns = total_returns(batch, rewards)
         out |= {"return": float(returns.mean()), "return_std": float(returns.std())}
     if rewards.tokens is not None:
         out["reward/kl_penalty"] = -float(rewards.tokens.sum()) / max(batch.n_trajectories, 1)
-    variance = _turn_variance(batch, advantage, counts)
+    variance = _turn_variance(batch, Leveled(advantage.level, values))
     return out if variance is None else {**out, "advantage/turn_variance": variance}
 
 
-def _loss_counts(batch: Batch, level: Level) -> Float64Array:
-    """Loss tokens behind each number of a level."""
-    if level is Level.TRAJECTORY:
-        return batch.loss_counts.astype(np.float64)
-    if level is Level.TURN:
-        return turn_loss_counts(batch).astype(np.float64)
-    return batch.loss_mask[batch.action_mask].astype(np.float64)
+def _on_loss_tokens(batch: Batch, x: Leveled) -> tuple[Float64Array, Float64Array | None]:
+    """The numbers and how many loss tokens are behind each; of tokens, 0 where they are not trained on, and None."""
+    if x.level is Level.TRAJECTORY:
+        return x.values, batch.loss_counts.astype(np.float64)
+    if x.level is Level.TURN:
+        return x.values, turn_loss_counts(batch).astype(np.float64)
+    if batch.loss_mask is batch.action_mask:
+        return x.values, None
+    return np.where(batch.loss_mask[batch.action_mask], x.values, 0.0), None
 
 
-def _turn_variance(batch: Batch, advantage: Leveled, counts: Float64Array) -> float | None:
+def _total(x: Float64Array | BoolArray, counts: Float64Array | None) -> float:
+    return float(x.sum() if counts is None else counts @ x)
+
+
+def _turn_variance(batch: Batch, advantage: Leveled) -> float | None:
     """None where no trajectory has loss tokens in two of its turns."""
     means, present = advantage.values, turn_loss_counts(batch) > 0
     trained = sums_by(batch.turn_trajectory, present.astype(np.float64), batch.n_trajectories)  # [T] turns
@@ -138,9 +144,7 @@ def _turn_variance(batch: Batch, advantage: Leveled, counts: Float64Array) -> fl
     if advantage.level is Level.TRAJECTORY:
         return 0.0
     if advantage.level is Level.ACTION:
-        owner = np.repeat(np.arange(len(batch.turn_lengths)), batch.turn_lengths)
-        sums = sums_by(owner, means * counts, len(present))
-        means = sums / np.maximum(turn_loss_counts(batch), 1)
+        means = sums_of_runs(batch.turn_lengths, means) / np.maximum(turn_loss_counts(batch), 1)
     owner, means = batch.turn_trajectory[present], means[present]
     centres = sums_by(owner, means, len(several)) / np.maximum(trained, 1)
     squares = sums_by(owner, (means - centres[owner]) ** 2, len(several))

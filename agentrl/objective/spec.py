@@ -147,7 +147,7 @@ class ObjectiveSpec:
     @property
     def reads_parts(self) -> bool:
         """The named parts of the rewards are told apart."""
-        return bool(self.shape or self.terms) or self.credit.parts != "all"
+        return bool(self.shape) or self.credit.parts != "all" or any(term.reads_parts for term in self.terms)
 
     @property
     def advantages_vary(self) -> bool:

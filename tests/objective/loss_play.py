@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -237,6 +237,17 @@ def tokens(logprobs: Sequence[float], old: Sequence[float], advantages: Sequence
     return replace(
         made, **{k: v if k in as_is else torch.tensor(v) if k in ids else tensor(v) for k, v in more.items()}
     )
+
+
+def cast(inputs: LossInputs, dtype: torch.dtype) -> LossInputs:
+    """The same numbers in another precision; the log-probs carry the gradient."""
+
+    def to(x: Any) -> Any:
+        return x.to(dtype) if isinstance(x, torch.Tensor) and x.is_floating_point() else x
+
+    values = {f.name: to(getattr(inputs, f.name)) for f in fields(inputs)}
+    values["columns"] = {name: to(column) for name, column in inputs.columns.items()}
+    return LossInputs(**{**values, "logprobs": values["logprobs"].detach().requires_grad_()})
 
 
 @contextmanager

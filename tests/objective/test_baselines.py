@@ -27,7 +27,9 @@ from tests.objective.turns import (
 
 close = pytest.approx
 OF_GROUP = ("group_mean", "leave_one_out", "len_weighted", "second_best")
-OF_TURNS = ("turn_mean", "turn_leave_one_out", "state_mean", "state_leave_one_out", "group_turn_mean")
+OF_CREDIT = ("turn_mean", "state_mean", "group_turn_mean")
+OF_RETURNS = ("turn_leave_one_out", "state_leave_one_out")  # discounted by themselves, whatever the credit
+OF_TURNS = (*OF_CREDIT, *OF_RETURNS)
 TURN = {"name": "rtg_turn", "gamma": 1.0}
 
 
@@ -46,7 +48,7 @@ def test_group_baselines_agree_with_the_twin(baseline, groups):
     penalties = [[0.0] * t.n_action_tokens for group in groups for t in group.trajectories]
     wanted = twin.advantages(groups, penalties, kind="outcome_broadcast", gamma=1.0, baseline=baseline, scale="none")
     got = credited(method(baseline), groups)
-    assert got.advantages[got.batch.action_mask] == close([a for row in wanted for a in row], abs=1e-5)
+    assert got.advantages[got.batch.action_mask] == close([a for row in wanted for a in row], abs=1e-9)
 
 
 @pytest.mark.parametrize("baseline", OF_TURNS)
@@ -54,15 +56,16 @@ def test_group_baselines_agree_with_the_twin(baseline, groups):
 @steady
 @given(groups=stateful_groups())
 def test_turn_baselines_agree_with_the_twin(baseline, gamma, groups):
-    got = by_turn(credited(method(baseline, {"name": "rtg_turn", "gamma": gamma}), groups))
+    chosen = {"name": baseline, "gamma": gamma} if baseline in OF_RETURNS else baseline
+    got = by_turn(credited(method(chosen, {"name": "rtg_turn", "gamma": gamma}), groups))
     credits = [returns_to_go(t, gamma) for group in groups for t in group.trajectories]
     wanted = twin_turns.advantages(moves_of(groups, credits), totals_of(groups), baseline, "none")
     assert len(got) == len(wanted)
     for mine, other in zip(got, wanted, strict=True):
-        assert mine is None or mine == close(other, abs=1e-5)
+        assert mine is None or mine == close(other, abs=1e-9)
 
 
-@pytest.mark.parametrize("baseline", OF_TURNS)
+@pytest.mark.parametrize("baseline", OF_CREDIT)
 @steady
 @given(groups=stateful_groups(shortest_turn=1))
 def test_where_the_credit_of_tokens_differs_a_turn_is_compared_by_its_first_token(baseline, groups):
@@ -74,14 +77,14 @@ def test_where_the_credit_of_tokens_differs_a_turn_is_compared_by_its_first_toke
         for row, spots in zip(rows, tokens, strict=True)
     ]
     wanted = twin_turns.advantages(moves_of(groups, credits), totals_of(groups), baseline, "none")
-    assert first_of_turns(got) == close(wanted, abs=1e-5)
+    assert first_of_turns(got) == close(wanted, abs=1e-9)
 
 
 def test_turns_without_tokens_have_no_credit_to_compare_where_tokens_differ():
     discounted = {"name": "rtg_token", "gamma": 0.5}
     played = (episode([(1, 2, 0.0), (1, 1, 4.0)]), episode([(1, 1, 2.0), (1, 0, 0.0)], seed=1))
-    got = credited(method("turn_leave_one_out", discounted), [Group("g", "t", played)])
-    assert got.advantages[got.batch.action_mask].tolist() == [-1, 0, 0, 1]
+    got = credited(method("turn_mean", discounted), [Group("g", "t", played)])
+    assert got.advantages[got.batch.action_mask].tolist() == [-0.5, 0.5, 0, 0.5]
     got = credited(method("group_turn_mean", discounted), [Group("g", "t", played)])
     mean = (1 + 4 + 2) / 3
     assert got.advantages[got.batch.action_mask].tolist() == close([1 - mean, 2 - mean, 4 - mean, 2 - mean])
@@ -101,6 +104,21 @@ def test_states_are_compared_within_the_group_and_by_first_visits_of_others():
     assert got[7:] == close([18 - 0, 9 - 0, 0 - 18])  # t: nobody in state or at index: the other's whole return
     got = by_turn(credited(method("state_mean", TURN), groups))
     assert got == close([1 - 4 / 3, 1 - 5 / 3, 3 - 4 / 3, 2 - 5 / 3, 2 - 5 / 3, -4 / 3, 0, 0, 0, 0])
+
+
+def test_what_others_got_is_compared_with_even_where_the_credit_was_pooled():
+    """A pooled credit of the others holds this trajectory's own return: what is taken off must not."""
+    played = (through("st", [0.0, 5.0]), through("st", [0.0, 1.0], seed=1))
+    for baseline in OF_RETURNS:
+        got = by_turn(credited(method(baseline, {"name": "state_pooled"}), [Group("g", "t", played)]))
+        assert got == [3 - 1, 5 - 1, 3 - 5, 1 - 5]
+
+
+def test_a_turn_that_nobody_else_reached_is_compared_with_whole_returns():
+    played = (through("abc", [1.0, 1.0, 1.0]), through("a", [4.0], seed=1), through("ad", [1.0, 1.0], seed=2))
+    for baseline in OF_RETURNS:
+        got = by_turn(credited(method(baseline, TURN), [Group("g", "t", played)]))
+        assert got[:3] == [3 - 3, 2 - 1, 1 - 3]
 
 
 def test_a_state_that_one_trajectory_alone_keeps_visiting_is_compared_with_nobody():
@@ -137,7 +155,7 @@ def test_a_constant_added_to_all_returns_changes_nothing(baseline, groups, const
         if credit is TURN and baseline == "second_best":
             continue
         before = credited(method(baseline, credit), groups).advantages
-        assert credited(method(baseline, credit), shifted(groups, constant)).advantages == close(before, abs=1e-5)
+        assert credited(method(baseline, credit), shifted(groups, constant)).advantages == close(before, abs=1e-9)
 
 
 def any_method(baseline):
@@ -165,7 +183,7 @@ def test_permuting_the_members_permutes_their_advantages(baseline, groups, data)
     first = 0
     for order in orders:
         for place, j in enumerate(order):
-            assert after[first + place] == close(before[first + j], abs=1e-6)
+            assert after[first + place] == close(before[first + j], abs=1e-9)
         first += len(order)
 
 

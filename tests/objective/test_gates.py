@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from agentrl.errors import ConfigError
-from agentrl.objective import Scores
 from agentrl.objective.trajectory_side.gate import GATES
 from agentrl.objective.trajectory_side.ratio import RATIOS
-from tests.objective.loss_play import BASE, one_token, tokens, with_component
-from tests.objective.play import groups_of, objective
+from tests.objective.loss_play import BASE, cast, one_token, tokens, with_component
+from tests.objective.play import objective
 
 # Ratios .5, 1 and 10.
 ADVANTAGES, OLD, NEW = [1.0, -1.0, -4.0], [-1.0, -1.0, -3.0], [-1.69315, -1.0, -0.69741]
@@ -244,65 +242,6 @@ def gate_of(method, inputs):
     gated = spec.gate(inputs, spec.ratio(inputs, spec.anchor(inputs)))
     (gradient,) = torch.autograd.grad(gated.loss.sum(), inputs.logprobs)
     return gated, gradient
-
-
-def cast(inputs, dtype):
-    def to(x):
-        return x.to(dtype) if isinstance(x, torch.Tensor) and x.is_floating_point() else x
-
-    values = {name: to(getattr(inputs, name)) for name in inputs.__dataclass_fields__}
-    values["logprobs"] = values["logprobs"].detach().requires_grad_()
-    return replace(inputs, **values)
-
-
-def covariance_batch():
-    """Six tokens of three trajectories; advantages 1, 0, -1 at two each."""
-    method = objective("reinforce", **{**BASE, "gate": {"name": "clip_cov", "share": 0.4, "cov_low": 0.2}})
-    batch = method.select(groups_of([1, 0, 0.5], length=2))
-    mask = batch.loss_mask
-    logprobs, advantages = np.full(batch.n_tokens, 99.0, np.float32), np.zeros(batch.n_tokens)
-    logprobs[mask] = [-1, -2, -2, -2, -4, -1]
-    advantages[mask] = [1, 1, 0, 0, -1, -1]
-    return method, batch, Scores(logprobs), advantages
-
-
-def test_clip_cov_draws_from_the_band():
-    """Means 0 and -2, so the covariances are 1, 0, 0, 0, 2, -1; 2 of the 6 tokens are wanted."""
-    method, batch, scores, advantages = covariance_batch()
-    drawn = method.spec.gate.columns(batch, scores, advantages)["clip_cov"]
-    assert drawn[batch.loss_mask].tolist() == [1, 0, 0, 0, 1, 0]
-    assert not drawn[~batch.loss_mask].any()
-    assert drawn.dtype == np.float32
-    for more, wanted in (
-        ({"cov_high": 1.5}, [1, 0, 0, 0, 0, 0]),
-        ({"cov_low": 1.0}, [0, 0, 0, 0, 1, 0]),
-        ({"cov_low": -2.0, "share": 1.0}, [1] * 6),
-        ({"cov_low": 3.0}, [0] * 6),
-    ):
-        drawn = replace(method.spec.gate, **more).columns(batch, scores, advantages)["clip_cov"]
-        assert drawn[batch.loss_mask].tolist() == wanted
-
-
-def test_clip_cov_draws_at_random_and_the_same_for_the_same_step():
-    method, batch, scores, advantages = covariance_batch()
-    gate = replace(method.spec.gate, share=0.2, cov_low=0.5)  # one of the two candidates
-    first = gate.columns(batch, scores, advantages)["clip_cov"]
-    assert first.sum() == 1
-    assert np.array_equal(gate.columns(batch, scores, advantages)["clip_cov"], first)
-    drawn = set()
-    for seed in range(20):
-        other = replace(batch, token_ids=np.random.default_rng(seed).integers(0, 99, batch.n_tokens))
-        drawn.add(int(np.argmax(gate.columns(other, scores, advantages)["clip_cov"])))
-    assert len(drawn) == 2
-
-
-def test_clip_cov_needs_log_probs():
-    method, batch, _, advantages = covariance_batch()
-    assert method.spec.needs_logprobs
-    with pytest.raises(ConfigError, match="gate 'clip_cov' reads the policy's log-probs"):
-        method.spec.gate.columns(batch, Scores(), advantages)
-    nothing = method.select([])
-    assert len(method.spec.gate.columns(nothing, Scores(), np.zeros(0))["clip_cov"]) == 0
 
 
 def test_a_drawn_token_has_no_loss():

@@ -10,7 +10,7 @@ import torch
 
 from agentrl.errors import ConfigError
 from agentrl.objective.trajectory_side.mismatch import MISMATCHES
-from tests.objective.loss_play import BASE, COMPONENTS, choice, draw_step, inputs_of, some_groups, tokens
+from tests.objective.loss_play import BASE, COMPONENTS, cast, choice, draw_step, inputs_of, some_groups, tokens
 from tests.objective.play import objective
 
 # Trajectories of three tokens and of two; log ratios 0, .5, 2 and 0, -1.
@@ -132,9 +132,10 @@ def test_a_correction_is_a_constant_and_a_mask_is_told(name):
 @pytest.mark.parametrize("name", MISMATCHES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_enormous_gaps_stay_finite(name, dtype):
-    inputs = tokens([-1e4, 0.0], [-1e4, 0.0], [1, -1], behavior_logprobs=[0.0, -1e4])
-    factor = MISMATCHES[name]()(inputs)
-    assert torch.isfinite(factor.to(dtype)).all()
+    inputs = tokens([-1e4, 0.0], [-1e4, 0.0], [1, -1], behavior_logprobs=[0.0, -1e4], sequence_ids=[0, 1])
+    factor = MISMATCHES[name]()(cast(inputs, dtype))
+    assert factor.dtype is dtype
+    assert torch.isfinite(factor).all()
     assert (factor >= 0).all()
 
 

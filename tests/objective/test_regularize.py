@@ -14,7 +14,7 @@ from agentrl.objective import Scores
 from agentrl.objective.memory import Finished
 from agentrl.objective.trajectory_side.regularize import REGULARIZERS, k3
 from agentrl.trajectory import Group
-from tests.objective.loss_play import BASE, PARAMETERS, choice, one_token, tokens
+from tests.objective.loss_play import BASE, PARAMETERS, cast, choice, one_token, tokens
 from tests.objective.play import episode, groups_of, objective
 
 close = pytest.approx
@@ -128,15 +128,11 @@ def test_k3_is_bounded_on_the_side_where_exp_overflows_alone():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_enormous_log_ratios_stay_finite(name, dtype):
     made = REGULARIZERS[name](**PARAMETERS[("regularize", name)])
+    columns = {"kl_cov": torch.ones(1), "positive_nll": torch.ones(1)}
+    memory = {"adaptive_entropy": {"coef": 0.5, "entropy": 0.1}}
     for low, high in ((-1e4, 0.0), (0.0, -1e4)):
-        inputs = tokens([low], [high], [1.0], reference_logprobs=[high], columns={})
-        inputs = replace(
-            inputs,
-            logprobs=inputs.logprobs.detach().to(dtype).requires_grad_(),
-            columns={"kl_cov": torch.ones(1, dtype=dtype), "positive_nll": torch.ones(1, dtype=dtype)},
-            entropies=torch.ones(1, dtype=dtype, requires_grad=True),
-            memory={"adaptive_entropy": {"coef": 0.5, "entropy": 0.1}},
-        )
+        inputs = tokens([low], [high], [1.0], reference_logprobs=[high], columns=columns, memory=memory)
+        inputs = cast(replace(inputs, entropies=torch.ones(1, requires_grad=True)), dtype)
         penalty = made(inputs)
         penalty.sum().backward()
         assert torch.isfinite(penalty).all()
@@ -194,31 +190,6 @@ def test_the_objective_carries_the_adaptive_coefficient_from_step_to_step():
     assert memory == {"adaptive_entropy": {"coef": 0.005, "entropy": 0.1}}
     again = method.credit(method.select(groups_of([1, 0])), Scores(), memory)
     assert method.remember(again, {"entropy": 0.1})["adaptive_entropy"]["coef"] == close(0.01)
-
-
-def covariance_step():
-    """Six tokens whose covariances with the advantages 1, 1, 0, 0, -1, -1 are 1, 0, 0, 0, 2, -1."""
-    method = objective("reinforce", **{**BASE, "regularize": {"name": "kl_cov", "share": 0.34}})
-    batch = method.select(groups_of([1, 0, 0.5], length=2))
-    logprobs, advantages = np.full(batch.n_tokens, 99.0, np.float32), np.zeros(batch.n_tokens)
-    logprobs[batch.loss_mask] = [-1, -2, -2, -2, -4, -1]
-    advantages[batch.loss_mask] = [1, 1, 0, 0, -1, -1]
-    return method.spec.regularize[0], batch, Scores(logprobs), advantages
-
-
-def test_kl_cov_takes_the_highest_covariances():
-    made, batch, scores, advantages = covariance_step()
-    for share, wanted in (
-        (0.0002, [0, 0, 0, 0, 1, 0]),
-        (0.34, [1, 0, 0, 0, 1, 0]),
-        (0.5, [1, 1, 0, 0, 1, 0]),
-        (1.0, [1] * 6),
-    ):
-        chosen = replace(made, share=share).columns(batch, scores, advantages)["kl_cov"]
-        assert chosen[batch.loss_mask].tolist() == wanted
-        assert not chosen[~batch.loss_mask].any()
-    with pytest.raises(ConfigError, match="regularize 'kl_cov' reads the policy's log-probs"):
-        made.columns(batch, Scores(), advantages)
 
 
 def test_kl_cov_pulls_chosen_tokens_towards_the_anchor():

@@ -48,7 +48,9 @@ def test_overrides_replace_a_component_or_change_its_parameters():
     assert load_spec("grpo", {"regularize": "none"}).regularize == ()
     both = [{"name": "k3", "coef": 0.1}, {"name": "k2", "coef": 0.1}]
     assert load_spec("grpo", {"regularize": both}).as_dict()["regularize"] == both
-    assert load_spec("grpo", {"filters": "zero_variance_drop"}).as_dict()["filters"] == [{"name": "zero_variance_drop"}]
+    assert load_spec("grpo", {"filters": "zero_variance_drop"}).as_dict()["filters"] == [
+        {"name": "zero_variance_drop", "refill": 0}
+    ]
     assert load_spec("grpo").as_dict()["gate"]["high"] == 0.2
 
 

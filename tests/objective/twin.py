@@ -1,4 +1,4 @@
-"""The slow, obvious twin of the objective: plain Python, one token at a time, straight from the formulas.
+"""The slow, obvious twin of the reward side: plain Python, one token at a time, straight from the formulas.
 
 It shares no code with agentrl.objective: it reads trajectories, not batches.
 """
@@ -112,44 +112,3 @@ def advantages(
         credits = credit(trajectory, penalties[i], kind, gamma)
         out.append([0.0 if alone else (c - base) * factor for c in credits])
     return whiten_tokens(out) if scale == "whiten" else out
-
-
-def loss(
-    rows: Sequence[Sequence[dict[str, float]]],
-    *,
-    ratio: str,
-    low: float | None,
-    high: float | None,
-    aggregate: str,
-    length: int = 1,
-    k3: float = 0.0,
-    cap: float | None = None,
-) -> float:
-    """The loss of trajectories given as lists of tokens {logprob, old, behavior, reference, advantage, kept}."""
-    losses = []
-    for row in rows:
-        of_row = []
-        for token in row:
-            if not token["kept"]:
-                continue
-            if ratio == "none":
-                r = token["logprob"]
-            elif ratio == "token":
-                r = math.exp(token["logprob"] - token["old"])
-            else:
-                r = math.exp(sum(t["logprob"] - t["old"] for t in row))
-            a = token["advantage"]
-            value = -r * a if low is None else -min(r * a, min(max(r, 1 - low), 1 + high) * a)
-            if cap is not None:
-                value *= min(math.exp(token["old"] - token["behavior"]), cap)
-            d = token["logprob"] - token["reference"]
-            of_row.append(value + k3 * (math.exp(-d) - 1 + d))
-        if of_row:
-            losses.append(of_row)
-    if not losses:
-        return 0.0
-    if aggregate == "token_mean":
-        return mean([x for row in losses for x in row])
-    if aggregate == "seq_mean_token_mean":
-        return mean([mean(row) for row in losses])
-    return mean([sum(row) for row in losses]) / (length if aggregate == "seq_sum_const" else 1)

@@ -38,15 +38,13 @@ def baseline(name: str, move: Move, moves: Sequence[Move], totals: Sequence[tupl
     others_at_index = [m.credit for m in at_index if m.trajectory != move.trajectory]
     if name == "turn_mean":
         return mean([m.credit for m in at_index])
-    if name == "turn_leave_one_out":
-        return mean(others_at_index) if others_at_index else move.credit
     if name == "group_turn_mean":
         return mean([m.credit for m in moves if m.group == move.group])
     if name == "state_mean":
         shared = any(m.trajectory != move.trajectory for m in in_state)
         return mean([m.credit for m in in_state]) if shared else move.credit
     first: dict[int, Move] = {}
-    for m in in_state:
+    for m in in_state if name == "state_leave_one_out" else ():
         if m.trajectory != move.trajectory and (m.trajectory not in first or m.index < first[m.trajectory].index):
             first[m.trajectory] = m
     if first:

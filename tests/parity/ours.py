@@ -5,6 +5,7 @@ What comes in: slots, and a random batch. What goes out: advantages, or a loss a
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,6 +56,20 @@ def loss(
     return Loss(value.item(), gradient.numpy())
 
 
+def step(sample: Sample, preset: str, **overrides: Any) -> Loss:
+    """A whole step of a preset: select, credit, loss. It must keep every episode."""
+    method = Objective(load_spec(preset, overrides))
+    batch = method.select(sample.groups)
+    assert batch.n_tokens == sample.batch.n_tokens
+    credited = method.credit(batch, sample.scores)
+    returns = sample.returns if credited.returns is None else credited.returns
+    leaf = torch.tensor(sample.logprobs, requires_grad=True)
+    sample = replace(sample, batch=batch, returns=returns)
+    value = method.loss(_inputs(method, sample, credited.advantages, {"logprobs": leaf}, {})).loss
+    (gradient,) = torch.autograd.grad(value, leaf)
+    return Loss(value.item(), gradient.numpy())
+
+
 def diagnosis(sample: Sample, **slots: Any) -> dict[str, float]:
     """Means over loss tokens of what the loss reports beside itself."""
     sums = {name: x.item() for name, x in _output(sample, sample.advantages, {}, None, slots).sums.items()}
@@ -72,7 +87,7 @@ def _inputs(
     method: Objective, sample: Sample, advantages: np.ndarray, leaf: dict[str, torch.Tensor], memory: Any
 ) -> LossInputs:
     batch = sample.batch
-    at = torch.from_numpy(np.flatnonzero(batch.loss_mask))
+    at = torch.from_numpy(np.flatnonzero(batch.action_mask))  # masked ones have weight 0
     masked = (advantages * batch.loss_mask).astype(np.float32)
     columns = {k: v for each in method.spec.preparing for k, v in each.columns(batch, sample.scores, masked).items()}
 

@@ -186,6 +186,12 @@ VERL_CORRECTIONS = (
 )
 TRL_ADVANTAGES = (
     Row("trl grpo, scale group", "`GRPOTrainer`, `scale_rewards=group`", "`group_mean`, `group_std`"),
+    Row(
+        "trl grpo, epsilon",
+        "the same, as they stand",
+        "`group_mean`, `group_std`",
+        "Theirs divides by std + 1e-4, ours by std + 1e-6, as verl does; with `eps = 1e-4` they agree.",
+    ),
     Row("trl grpo, scale batch", "`GRPOTrainer`, `scale_rewards=batch`", "`group_mean`, `batch_std`"),
     Row("trl grpo, scale none", "`GRPOTrainer`, `scale_rewards=none`", "`group_mean`"),
     Row(
@@ -225,7 +231,11 @@ TRL_LOSSES = (
         "trl vespo", "`loss_type=vespo`, `get_gamma_weights`", "ratio `sequence_product`, `gamma_kernel`, `token_mean`"
     ),
     Row("trl gmpo", "`GMPOTrainer`", "`logspace_geo`, `seq_mean_token_mean`"),
-    Row("trl rloo loss", "`RLOOTrainer`", "ratio `sequence_product`, `clip`, `seq_mean_token_mean`"),
+    Row(
+        "trl rloo loss",
+        "`RLOOTrainer`, on action tokens alone: it knows no others",
+        "ratio `sequence_product`, `clip`, `seq_mean_token_mean`",
+    ),
     Row("trl grpo, beta", "`beta`", "`k3`"),
     Row("trl use_bias_correction_kl", "`use_bias_correction_kl`", "`k3_unbiased`"),
     Row(
@@ -249,12 +259,39 @@ TRL_LOSSES = (
     Row("trl use_adaptive_entropy", "`use_adaptive_entropy`", "`adaptive_entropy`"),
     Row("trl top_entropy_quantile", "`top_entropy_quantile`", NONE, "a quantile over the whole step's entropies"),
 )
+PRESETS = (
+    Row("trl preset grpo", "`GRPOTrainer`, `loss_type=grpo`", "`grpo`, `eps = 1e-4`"),
+    Row("trl preset dr_grpo", "`GRPOTrainer`, `loss_type=dr_grpo`, `scale_rewards=none`", "`dr_grpo`"),
+    Row("trl preset dapo", "`GRPOTrainer`, `loss_type=dapo`, `epsilon_high=0.28`", "`dapo`, `eps = 1e-4`"),
+    Row("trl preset gspo", "`GRPOTrainer`, `importance_sampling_level=sequence`", "`gspo`, `eps = 1e-4`"),
+    Row("trl preset cispo", "`GRPOTrainer`, `loss_type=cispo`, `epsilon_high=5`", "`cispo`, `eps = 1e-4`"),
+    Row("trl preset sapo", "`GRPOTrainer`, `loss_type=sapo`", "`sapo`, `eps = 1e-4`"),
+    Row("trl preset two_sided", "`GRPOTrainer`, `delta=4`", "`two_sided`, `eps = 1e-4`"),
+    Row("trl preset lite_ppo", "`GRPOTrainer`, `loss_type=bnpo`, `scale_rewards=batch`", "`lite_ppo`, `eps = 1e-4`"),
+    Row("trl preset gmpo", "`GMPOTrainer`", "`gmpo`, `eps = 1e-4`"),
+    Row("trl preset grpo_tis", "`GRPOTrainer`, `token_truncate`, 2", "`grpo_tis`, `eps = 1e-4`"),
+    Row("trl preset grpo_seq_tis", "`GRPOTrainer`, `sequence_truncate`, 2", "`grpo_seq_tis`, `eps = 1e-4`"),
+    Row("trl preset grpo_icepop", "`GRPOTrainer`, `token_mask`, 0.5 to 5", "`grpo_icepop`, `eps = 1e-4`"),
+    Row("trl preset grpo_mis", "`GRPOTrainer`, `sequence_mask`, 3 (its default)", "`grpo_mis`, `eps = 1e-4`"),
+    Row(
+        "trl preset deepseek_v32",
+        "`GRPOTrainer`, `off_policy_mask_threshold=0.5`, `use_bias_correction_kl`, `beta=0.04`",
+        "`deepseek_v32`, `regularize.coef = 0.04`",
+    ),
+    Row("verl preset reinforce_pp", "`reinforce_plus_plus`, `vanilla`", "`reinforce_pp`"),
+    Row("verl preset reinforce_pp_baseline", "`reinforce_plus_plus_baseline`, `vanilla`", "`reinforce_pp_baseline`"),
+    Row("verl preset ppo", "`gae`, `vanilla`, 0.1 of `compute_value_loss`", "`ppo`"),
+    Row("verl preset remax", "`remax`, `gpg` (the loss), `seq-mean-token-sum`", "`remax`"),
+    Row("verl preset opo", "`opo`, `gpg` (the loss)", "`opo`"),
+    Row("verl preset passk", "`grpo_passk`, `vanilla`", "`passk`"),
+)
 TABLES = {
     "verl: advantages": VERL_ESTIMATORS,
     "verl: losses": VERL_LOSSES,
     "verl: corrections for the sampler": VERL_CORRECTIONS,
     "TRL: advantages": TRL_ADVANTAGES,
     "TRL: losses and corrections": TRL_LOSSES,
+    "Whole steps: presets": PRESETS,
 }
 ROWS = tuple(row for rows in TABLES.values() for row in rows)
 

@@ -17,8 +17,7 @@ from tests.parity.trl_peer import SIZES, Grpo, Rloo, get_soft_overlong_punishmen
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("double")]
 SEEDS = range(3)
 GROUP_STD = {"name": "group_std", "eps": 1e-4}
-
-
+GRPO = {"baseline": "group_mean", "scale": {"name": "group_std", "eps": 1e-6}}
 ADVANTAGES = {
     "trl grpo, scale group": ({"scale_rewards": "group"}, {"baseline": "group_mean", "scale": GROUP_STD}),
     "trl grpo, scale batch": (
@@ -37,6 +36,20 @@ def test_grpo_advantages_agree(key, seed):
     played = sample(seed, sizes=SIZES)
     theirs = Grpo(played, mask_truncated_completions=True, **settings).advantages()
     same(theirs, ours.advantages(played, **slots))
+
+
+@shows("trl grpo, epsilon")
+def test_t6_trl_divides_by_a_little_more():
+    """Theirs: std + 1e-4; ours, as in verl: std + 1e-6."""
+    played = sample(0, sizes=SIZES)
+    rewards = played.batch.rewards.reshape(len(SIZES), -1)
+    centred, std = rewards - rewards.mean(1, keepdims=True), rewards.std(1, ddof=1, keepdims=True)
+    theirs, mine = Grpo(played).scored()["advantages"].numpy(), ours.advantages(played, **GRPO)
+    first = played.batch.turn_starts[np.flatnonzero(played.batch.turn_index == 0)]
+    kept = played.batch.loss_counts > 0
+    np.testing.assert_allclose(theirs, (centred / (std + 1e-4)).ravel(), atol=1e-12)
+    np.testing.assert_allclose(mine[first][kept], (centred / (std + 1e-6)).ravel()[kept], atol=1e-6)
+    differ(theirs[kept], mine[first][kept], by=5e-5)
 
 
 @shows("trl grpo, normalize_then_sum")

@@ -58,7 +58,7 @@ class Blame:
         together = self._with(spec, **sided, aggregate=spec.aggregate)
         if not self.biased(together):
             return
-        if spec.ratio.of_sequence or spec.gate.of_sequence:
+        if (spec.ratio.of_sequence or spec.gate.of_sequence) and not spec.gate.detaches:
             yield f"{called('ratio', spec.ratio)} with {called('gate', spec.gate)} weighs a trajectory by its length"
             return
         if self.biased(self._with(spec, aggregate=spec.aggregate)):

@@ -99,7 +99,7 @@ def forest(cast: Cast, trees: int, branches: int) -> Setting:
         chance = orders(members) * math.prod(grown[m][0] for m in members)
         leaves = [leaf for tree, m in enumerate(members) for leaf in _leaves(cast, grown[m][1], tree)]
         draws.append(Draw(chance, (_group(cast, leaves),)))
-    return Setting(f"{cast.name}, {trees} trees of {branches}", (cast,), tuple(draws))
+    return Setting(f"{cast.name}, {trees} tree{'s' if trees > 1 else ''} of {branches} branches", (cast,), tuple(draws))
 
 
 def orders(members: Sequence[int]) -> int:

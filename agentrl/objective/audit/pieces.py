@@ -83,12 +83,19 @@ CORRECTIONS: Mapping[str, Overrides] = {
     "geometric_mask 0.99 to 1.01": {"mismatch": ["geometric_mask"]},
     "opsm": {"mismatch": ["opsm"]},
     "anchor behavior, ratio token": {"anchor": "behavior"},
-    "the same, clip 0.2": {"anchor": "behavior", "gate": "clip"},
-    "the same, detached_clip up to 2": {"anchor": "behavior", "gate": {"name": "detached_clip", "cap": 2.0}},
-    "the same, prob_mask": {"anchor": "behavior", "gate": "prob_mask"},
+    "anchor behavior, ratio token, clip 0.2": {"anchor": "behavior", "gate": "clip"},
+    "anchor behavior, ratio token, detached_clip": {
+        "anchor": "behavior",
+        "gate": {"name": "detached_clip", "cap": 2.0},
+    },
+    "anchor behavior, ratio token, prob_mask": {"anchor": "behavior", "gate": "prob_mask"},
     "anchor behavior, ratio sequence_product": {"anchor": "behavior", **_SEQUENCE},
     "anchor behavior, ratio sequence_geo": {"anchor": "behavior", **_SEQUENCE, "ratio": "sequence_geo"},
-    "anchor behavior, gate positive_free": {"anchor": "behavior", **_SEQUENCE, "gate": "positive_free"},
+    "anchor behavior, ratio sequence_product, positive_free": {
+        "anchor": "behavior",
+        "ratio": "sequence_product",
+        "gate": "positive_free",
+    },
     "rtg_turn and sequence_tis, no cap": {
         "credit": "rtg_turn",
         "mismatch": [{"name": "sequence_tis", "cap": NO_CAP}],

@@ -84,6 +84,7 @@ class Term(ABC):
 
     varies: ClassVar[bool] = True
     scope: ClassVar[Scope] = "group"
+    reads_parts: ClassVar[bool] = False  # tells the named parts of the rewards apart
     needs_states: ClassVar[bool] = False
     needs_teacher: ClassVar[bool] = False
 

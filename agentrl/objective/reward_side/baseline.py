@@ -3,8 +3,8 @@
 What comes in: rewards, and the credit made of them. What goes out: the numbers to subtract. Here: statistics of the
 batch or of the group; the files beside this one have those of turns and states, of a critic or a greedy rollout, and
 those kept from step to step. Each trajectory counts once, and failed ones are not in the batch at all. A group of one
-has no peers to be compared with: where a group baseline is used, its advantage is 0 (verl's GRPO, RLOO, OPO and GPG
-leave the raw score there; prime-rl and SkyRL give 0).
+has no peers to be compared with: where a group baseline is used, its advantage is 0 (verl's grpo, rloo, opo and gpg
+leave the raw score there; its rloo_vectorized, prime-rl and SkyRL give 0).
 """
 
 from __future__ import annotations

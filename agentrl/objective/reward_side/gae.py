@@ -11,10 +11,9 @@ policy did not sample are no steps: they neither discount nor bootstrap.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from agentrl.errors import ConfigError
 from agentrl.objective.batch import Batch, Float64Array, Scores
@@ -22,10 +21,8 @@ from agentrl.objective.component import at_least, within
 from agentrl.objective.reward_side.base import Credit
 from agentrl.objective.reward_side.levels import Level, Leveled
 from agentrl.objective.reward_side.rewards import RewardInputs, Rewards, token_rewards, turn_rewards
-from agentrl.objective.reward_side.scan import discounted_suffix_sums
+from agentrl.objective.reward_side.scan import discounted_suffix_sums, next_in_run
 from agentrl.trajectory import BoolArray, FloatArray, IntArray
-
-_Number = TypeVar("_Number", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,14 +187,6 @@ def lambda_returns(
     steps = np.multiply(next_in_run(values, lengths), gamma * (1.0 - lam), dtype=np.float64)
     steps += rewards
     return discounted_suffix_sums(steps, lengths, gamma * lam)
-
-
-def next_in_run(x: npt.NDArray[_Number], lengths: IntArray) -> npt.NDArray[_Number]:
-    """[n] the element after each in its run; 0 after the last."""
-    out = np.empty_like(x)
-    out[:-1] = x[1:]
-    out[(np.cumsum(lengths) - 1)[lengths > 0]] = 0
-    return out
 
 
 def token_values(owner: str, batch: Batch, scores: Scores) -> FloatArray:

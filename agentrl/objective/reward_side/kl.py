@@ -43,7 +43,8 @@ class K1InReward(KlInReward):
 
 @dataclass(frozen=True, slots=True)
 class AdaptiveK1InReward(KlInReward):
-    """k1 with beta <- beta (1 + clip(KL/target - 1, -0.2, 0.2) n/horizon) after each step (1909.08593, section 2.2).
+    """k1 with beta <- beta (1 + clip(KL/target - 1, -0.2, 0.2) n/horizon) after each step (1909.08593, section 2.2; the
+    horizon is that of TRL's and verl's controllers).
 
     KL is the mean over trajectories of their mean k1 a token and n the number of trajectories, as in verl. n/horizon
     counts as 1 at most: beyond 5 the libraries' factor can turn beta negative.

@@ -88,10 +88,18 @@ def sum_by_trajectory(batch: Batch, x: Leveled) -> Float64Array:
         return x.values
     if x.level is Level.TURN:
         return sums_by(batch.turn_trajectory, x.values, batch.n_trajectories)
-    owner = np.repeat(np.arange(batch.n_trajectories), batch.action_counts)
-    return sums_by(owner, x.values, batch.n_trajectories)
+    return sums_of_runs(batch.action_counts, x.values)
 
 
 def sums_by(owner: IntArray, values: Float64Array, size: int) -> Float64Array:
     """[size] sum of the values of each owner."""
     return np.bincount(owner, values, minlength=size).astype(np.float64, copy=False)
+
+
+def sums_of_runs(lengths: IntArray, values: Float64Array) -> Float64Array:
+    """[runs] sum of the values of each run; 0 for an empty one."""
+    out = np.zeros(len(lengths))
+    some = lengths > 0
+    if some.any():
+        out[some] = np.add.reduceat(values, (np.cumsum(lengths) - lengths)[some])
+    return out

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from agentrl.objective.batch import Batch, Float64Array, Memory, Scores
-from agentrl.objective.reward_side.levels import Level, Leveled, sum_by_trajectory
+from agentrl.objective.reward_side.levels import Level, Leveled, sum_by_trajectory, sums_of_runs
 from agentrl.trajectory import RewardKind
 
 Which = Literal["all", "outcome", "process", "none"]
@@ -101,7 +101,9 @@ def token_rewards(batch: Batch, rewards: Rewards) -> Float64Array:
     out = np.zeros(int(batch.turn_lengths.sum())) if rewards.tokens is None else rewards.tokens.copy()
     last = np.cumsum(batch.turn_lengths) - 1  # [K] in action tokens; an empty turn points at the token before it
     first_of_trajectory = np.cumsum(batch.action_counts) - batch.action_counts
-    led_to = last >= first_of_trajectory[batch.turn_trajectory]
+    acting = batch.turn_lengths > 0
+    out[last[acting]] += rewards.turns[acting]
+    led_to = ~acting & (last >= first_of_trajectory[batch.turn_trajectory])
     np.add.at(out, last[led_to], rewards.turns[led_to])
     return out
 
@@ -110,8 +112,7 @@ def turn_rewards(batch: Batch, rewards: Rewards) -> Float64Array:
     """[K] reward of each turn, penalties at its tokens included."""
     if rewards.tokens is None:
         return rewards.turns
-    owner = np.repeat(np.arange(len(batch.turn_lengths)), batch.turn_lengths)
-    return rewards.turns + np.bincount(owner, rewards.tokens, minlength=len(batch.turn_lengths))
+    return rewards.turns + sums_of_runs(batch.turn_lengths, rewards.tokens)
 
 
 def join(parts: Sequence[Float64Array]) -> Float64Array | None:

@@ -7,32 +7,46 @@ elements are tokens or turns.
 from __future__ import annotations
 
 from math import isqrt
+from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from agentrl.objective.batch import Float64Array, spread_runs
-from agentrl.trajectory import IntArray
+from agentrl.trajectory import BoolArray, IntArray
+
+_Number = TypeVar("_Number", bound=np.generic)
+BLOCK = 16  # elements that one row of a matrix product sums
+AT_ONCE = 1 << 17  # elements that stay in the processor's cache
+FEW = 1 / 8  # share of values that are not 0, below which the zeros are passed over
 
 
 def discounted_suffix_sums(values: Float64Array, lengths: IntArray, factor: float | Float64Array) -> Float64Array:
     """G[t] = values[t] + factor[t] G[t + 1] inside each run of `lengths`; nothing follows a run's last element.
 
-    The recurrence itself, one step for all runs at a time, so it is as exact as a loop: nothing is divided by a power
-    of the factor and nothing is subtracted. A run much longer than the square root of n is cut into pieces that are
-    summed side by side, so the number of steps stays near that, however the lengths are distributed. Zeros are passed
-    over where they change nothing.
+    Nothing is divided by a power of the factor and nothing is subtracted, so no length overflows it, and nothing of one
+    run is seen in another. However the lengths are distributed, the passes in Python are about sqrt(n) at most.
 
     Args:
         values: [n]
         lengths: [runs] summing to n
-        factor: one for all, or [n]; a run's last one is not read
+        factor: in [0, 1]; one for all, or [n], of which a run's last one changes nothing
     """
-    if isinstance(factor, float) and factor == 1.0 and 8 * np.count_nonzero(values) < len(values):
+    if isinstance(factor, np.ndarray):
+        return _in_pieces(values, lengths, factor)
+    if factor == 1.0 and np.count_nonzero(values) < FEW * len(values):
         return _of_few(values, lengths)
-    piece = isqrt(len(values)) + 1
-    if lengths.max(initial=0) > 2 * piece:
-        return _in_pieces(values, lengths, factor, piece)
+    if len(values) > 4 * BLOCK * len(lengths):
+        return _in_blocks(values, lengths, factor)
     return _side_by_side(values, lengths, factor)
+
+
+def next_in_run(x: npt.NDArray[_Number], lengths: IntArray) -> npt.NDArray[_Number]:
+    """[n] the element after each in its run; 0 after the last."""
+    out = np.empty_like(x)
+    out[:-1] = x[1:]
+    out[(np.cumsum(lengths) - 1)[lengths > 0]] = 0
+    return out
 
 
 def _of_few(values: Float64Array, lengths: IntArray) -> Float64Array:
@@ -46,7 +60,66 @@ def _of_few(values: Float64Array, lengths: IntArray) -> Float64Array:
     return spread_runs(sums, starts, at + 1 - starts, len(values))
 
 
+def _in_blocks(values: Float64Array, lengths: IntArray, factor: float) -> Float64Array:
+    """By matrix products: as many runs at a time as stay in the processor's cache."""
+    out = np.empty(len(values))
+    apart = np.subtract.outer(np.arange(BLOCK), np.arange(BLOCK))
+    weights = np.where(apart >= 0, factor ** np.maximum(apart, 0), 0.0)  # [j, t] of value j in the sum at t
+    ends = np.cumsum(lengths)
+    start = done = 0
+    while done < len(lengths):
+        upto = max(int(np.searchsorted(ends, start + AT_ONCE, side="right")), done + 1)
+        end = int(ends[upto - 1])
+        out[start:end] = _product(values[start:end], lengths[done:upto], factor, weights)
+        start, done = end, upto
+    return out
+
+
+def _product(values: Float64Array, lengths: IntArray, factor: float, weights: Float64Array) -> Float64Array:
+    """Runs filled up to whole blocks; what comes to a block from those after it is put onto its last element, and one
+    product with the factor's powers sums all blocks."""
+    counts = -(-lengths // BLOCK)  # [runs] blocks
+    inside = _filled(lengths, counts * BLOCK)
+    if inside is None:
+        x = values.copy()
+    else:
+        x = np.zeros(len(inside))
+        x[inside] = values
+    x = x.reshape(-1, BLOCK)
+    sums = discounted_suffix_sums(x @ weights[:, 0], counts, factor**BLOCK)
+    x[:, -1] += factor * next_in_run(sums, counts)
+    out: Float64Array = (x @ weights).ravel()
+    return out if inside is None else out[inside]
+
+
+def _filled(lengths: IntArray, room: IntArray) -> BoolArray | None:
+    """Where the elements stand when run i is given room[i]; None: runs need no filling."""
+    if np.array_equal(lengths, room):
+        return None
+    return np.repeat(np.tile([True, False], len(lengths)), np.column_stack([lengths, room - lengths]).ravel())
+
+
+def _in_pieces(values: Float64Array, lengths: IntArray, factor: Float64Array) -> Float64Array:
+    """Runs much longer than sqrt(n) are cut into pieces, which are summed side by side, and then their sums."""
+    piece = isqrt(len(values)) + 1
+    if lengths.max(initial=0) <= 2 * piece:
+        return _side_by_side(values, lengths, factor)
+    counts = -(-lengths // piece)  # [runs] pieces
+    cut = np.full(int(counts.sum()), piece)
+    cut[(np.cumsum(counts) - 1)[counts > 0]] = (lengths - (counts - 1) * piece)[counts > 0]
+    last = np.cumsum(cut) - 1
+    first = last - cut + 1
+    unit = np.zeros(len(values))
+    unit[last] = factor[last]
+    inside = _side_by_side(values, cut, factor)
+    reach = _side_by_side(unit, cut, factor)  # the product of the factors from here to the piece's end
+    sums = discounted_suffix_sums(inside[first], counts, reach[first])
+    out: Float64Array = inside + reach * np.repeat(next_in_run(sums, counts), cut)
+    return out
+
+
 def _side_by_side(values: Float64Array, lengths: IntArray, factor: float | Float64Array) -> Float64Array:
+    """The recurrence itself, one step for all runs at a time, from their ends."""
     order = np.argsort(-lengths, kind="stable")  # longest first: those that are still running are always a prefix
     lengths, last = lengths[order], np.cumsum(lengths)[order] - 1
     steps = int(lengths[0]) if len(lengths) else 0
@@ -60,20 +133,3 @@ def _side_by_side(values: Float64Array, lengths: IntArray, factor: float | Float
         total += view.take(at, out=here[:count], mode="clip")
         view[at] = total
     return padded[steps:]
-
-
-def _in_pieces(values: Float64Array, lengths: IntArray, factor: float | Float64Array, piece: int) -> Float64Array:
-    pieces = -(-lengths // piece)  # [runs]
-    ends = np.cumsum(pieces)[pieces > 0] - 1
-    piece_lengths = np.full(int(pieces.sum()), piece, np.int64)
-    piece_lengths[ends] = (lengths - (pieces - 1) * piece)[pieces > 0]
-    last = np.cumsum(piece_lengths) - 1
-    first = last - piece_lengths + 1
-    unit = np.zeros(len(values))
-    unit[last] = factor[last] if isinstance(factor, np.ndarray) else factor
-    inside = _side_by_side(values, piece_lengths, factor)
-    reach = _side_by_side(unit, piece_lengths, factor)  # the product of the factors from here to the piece's end
-    following = np.append(discounted_suffix_sums(inside[first], pieces, reach[first])[1:], 0.0)
-    following[ends] = 0.0
-    out: Float64Array = inside + reach * np.repeat(following, piece_lengths)
-    return out

@@ -25,7 +25,7 @@ from agentrl.objective.reward_side.rewards import Parts, RewardInputs, Rewards, 
 @dataclass(frozen=True, slots=True)
 class OverlongSoft(Shape):
     """Add the part "overlong": 0 up to max_length - cache sampled tokens, from there linear to -1 at max_length, -1
-    beyond (DAPO, 2503.14476, eq. 13)."""
+    beyond (DAPO, 2503.14476)."""
 
     max_length: int
     cache: int

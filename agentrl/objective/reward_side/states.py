@@ -15,11 +15,10 @@ from agentrl.errors import ConfigError
 from agentrl.objective.batch import Batch, Float64Array
 from agentrl.objective.component import within
 from agentrl.objective.reward_side.base import Credit
-from agentrl.objective.reward_side.gae import next_in_run
 from agentrl.objective.reward_side.levels import Level, Leveled, sums_by
 from agentrl.objective.reward_side.peers import first_visits
 from agentrl.objective.reward_side.rewards import RewardInputs, Rewards, turn_rewards
-from agentrl.objective.reward_side.scan import discounted_suffix_sums
+from agentrl.objective.reward_side.scan import discounted_suffix_sums, next_in_run
 from agentrl.trajectory import IntArray
 
 

@@ -68,6 +68,7 @@ class TurnRelative(Term):
     std: bool = True
     last: bool = False
     scope: ClassVar[Scope] = "turn"
+    reads_parts: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         at_least("term 'turn_relative'", 0.0, weight=self.weight)

@@ -13,7 +13,7 @@ import numpy as np
 from agentrl.objective.batch import Batch, Float64Array
 from agentrl.objective.component import at_least
 from agentrl.objective.reward_side.base import Scale, Scope
-from agentrl.objective.reward_side.levels import Level, Leveled, sums_by
+from agentrl.objective.reward_side.levels import Level, Leveled, sums_of_runs
 from agentrl.objective.reward_side.rewards import RewardInputs, Rewards
 
 
@@ -50,8 +50,7 @@ def _loss_tokens(batch: Batch, level: Level) -> Float64Array:
         return kept
     if level is Level.TRAJECTORY:
         return batch.loss_counts.astype(np.float64)
-    owner = np.repeat(np.arange(len(batch.turn_lengths)), batch.turn_lengths)
-    return sums_by(owner, kept, len(batch.turn_lengths))
+    return sums_of_runs(batch.turn_lengths, kept)
 
 
 def _shares(batch: Batch, level: Level) -> Float64Array:

@@ -20,7 +20,7 @@ from agentrl.errors import ConfigError
 from agentrl.objective.batch import Batch, Float64Array, Scores
 from agentrl.objective.component import at_least, within
 from agentrl.objective.reward_side.gae import lambda_returns, token_values, turn_values
-from agentrl.objective.reward_side.levels import sums_by
+from agentrl.objective.reward_side.levels import sums_of_runs
 from agentrl.objective.trajectory_side.base import Critic
 from agentrl.objective.trajectory_side.inputs import LossInputs
 from agentrl.trajectory import FloatArray
@@ -86,8 +86,7 @@ class TurnHead(Critic):
 
     def targets(self, batch: Batch, scores: Scores, rewards: Float64Array) -> FloatArray | None:
         values, known = turn_values("critic 'turn_head'", batch, scores)
-        owner = np.repeat(np.arange(len(known)), batch.turn_lengths)
-        steps = sums_by(owner, rewards, len(known))
+        steps = sums_of_runs(batch.turn_lengths, rewards)
         returns = lambda_returns(steps, values, batch.turn_counts, self.gamma, self.lam, known=known)
         out = np.full(batch.n_tokens, np.nan, np.float32)
         out[batch.turn_starts[known]] = returns[known]

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from agentrl.errors import ConfigError
 from agentrl.objective.batch import Memory
 
 if TYPE_CHECKING:
@@ -34,6 +35,16 @@ class LossInputs:
     returns: Tensor | None = None  # [A] what it is to predict; NaN where it is not asked
     columns: Mapping[str, Tensor] = field(default_factory=dict)  # [A] each, as the components prepared them
     memory: Memory = field(default_factory=dict)  # of earlier steps
+
+    def column(self, name: str) -> Tensor:
+        """[A] a prepared column.
+
+        Raises:
+            ConfigError: it is absent.
+        """
+        if name not in self.columns:
+            raise ConfigError(f"the loss reads the column {name!r}; give LossInputs the columns of the credited batch")
+        return self.columns[name]
 
 
 @dataclass(frozen=True, slots=True)
