@@ -1,116 +1,128 @@
 """One training run of the credit benchmark, by the loop that `agentrl train` runs.
 
-What comes in: a method, a seed, the number of stops, a learning rate. What goes out: a record: the curve of success over
-sampled tokens. The policy that imitation made is kept in a folder by seed and stops, so all methods begin from the
-same weights.
+What comes in: a job (method, seed, learning rate, settings of the environment). What goes out: a record: success over
+sampled tokens. The policy that imitation makes is kept, by seed and settings, so all methods begin from the same one.
 """
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import json
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agentrl.config import load_recipe
-from agentrl.learner.settings import PolicySettings
-from agentrl.train.display import PlainDisplay
-from agentrl.train.loop import train
-from agentrl.train.plot import read_metrics
-from agentrl.train.recipe import ObjectiveSettings, Recipe, WarmupSettings
-
-RECIPE = Path(__file__).parent.parent / "scenarios" / "train" / "courier.toml"
+RECIPE = Path(__file__).parent.parent / "scenarios/train/courier.toml"
+RUNS = Path("runs/credit")
 
 
 @dataclass(frozen=True)
 class Method:
     label: str
     preset: str
-    overrides: Mapping[str, Any] = field(default_factory=dict)
+    overrides: Mapping[str, Any] = field(default_factory=dict)  # of the preset's slots
+
+
+METHODS: Mapping[str, Method] = {
+    "grpo": Method("outcome broadcast: GRPO", "grpo"),
+    "rloo": Method("outcome broadcast: RLOO", "rloo"),
+    "rloo_outcome": Method(
+        "outcome broadcast: RLOO on the outcome part alone",
+        "rloo",
+        {"credit": {"name": "outcome_broadcast", "parts": "outcome"}},
+    ),
+    "return_to_go": Method("turn return-to-go, leave-one-out", "rloo", {"credit": "rtg_turn"}),
+    "turn_rloo": Method("turn return-to-go, leave-one-out by turn: turn_rloo", "turn_rloo"),
+    "mt_grpo": Method("MT-GRPO", "mt_grpo"),
+    "gigpo": Method("GiGPO", "gigpo"),
+    "bilevel_ppo": Method("bi-level GAE", "bilevel_ppo"),
+    "peer_credit": Method("ours: peer_credit", "peer_credit"),
+}
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run. Its `key` says whether a record of it is there already."""
+    """One run; equal jobs give equal records, but for the time they take."""
 
     method: str
     seed: int
     lr: float
-    steps: int
-    env: Mapping[str, Any] = field(default_factory=dict)  # settings of the environment
+    env: Mapping[str, Any]  # settings of the environment
 
     @property
     def key(self) -> str:
-        return json.dumps([self.method, self.seed, self.lr, self.steps, dict(self.env)], sort_keys=True)
+        return json.dumps([self.method, self.seed, self.lr, dict(self.env)], sort_keys=True)
+
+    @property
+    def start(self) -> Path:
+        """The policy that the run begins from."""
+        settings = "-".join(f"{name}={value}" for name, value in sorted(self.env.items())).replace(" ", "_")
+        return RUNS / f"start-{settings}-seed={self.seed}"
 
 
-def run(job: Job, method: Method, warm: Path) -> dict[str, Any]:
-    """Train, and give the record: tokens sampled before each evaluation, held-out greedy success, sampled success."""
-    recipe = _recipe(job)
-    policy = warm_policy(recipe, warm)
-    recipe = replace(
-        recipe,
-        policy=PolicySettings(path=str(policy)),
-        warmup=WarmupSettings(),
-        objective=ObjectiveSettings(preset=method.preset, overrides=method.overrides),
-    )
+def warm_up(job: Job) -> None:
+    """Make the policy that the job begins from."""
+    with tempfile.TemporaryDirectory() as folder:
+        _train([*_settings(job), "train.steps=0"], Path(folder))
+        made = Path(folder) / "checkpoints/step-00000"
+        part = job.start.with_name(f".making-{job.start.name}")
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(made, part)
+        part.rename(job.start)
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Train, and give the record: [tokens sampled before, greedy success on held-out tasks] of each evaluation, and
+    [tokens sampled before, success of the step's own episodes] of each step."""
+    method = METHODS[job.method]
+    settings = [
+        f"policy={{path = {json.dumps(str(job.start))}}}",
+        "warmup.steps=0",
+        f"learner.optimizer.lr={job.lr}",
+        f"objective={{{', '.join(_toml(k, v) for k, v in {'preset': method.preset, **method.overrides}.items())}}}",
+    ]
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        entries = _train(recipe, Path(folder))
-    rl = [e for e in entries if e["stage"] == "rl"]
-    evaluations = {e["step"]: e["success"] for e in entries if e["stage"] == "evaluation"}
-    tokens, curve = 0.0, [{"tokens": 0.0, "greedy": evaluations[0]}]
-    for entry in rl:
-        tokens += entry["sampled_tokens"]
-        point = {"tokens": tokens, "sampled": entry["success"]}
-        if entry["step"] in evaluations:
-            point["greedy"] = evaluations[entry["step"]]
-        curve.append(point)
+        entries = _train([*_settings(job), *settings], Path(folder))
+    tokens = [0]
+    steps = [entry for entry in entries if entry["stage"] == "rl"]
+    for entry in steps:
+        tokens.append(tokens[-1] + int(entry["sampled_tokens"]))
     return {
         "key": job.key,
         "method": job.method,
         "seed": job.seed,
         "lr": job.lr,
         "env": dict(job.env),
+        "tokens": tokens[-1],
+        "greedy": [[tokens[e["step"]], round(e["success"], 4)] for e in entries if e["stage"] == "evaluation"],
+        "sampled": [[tokens[e["step"] - 1], round(e["success"], 4)] for e in steps],
         "wall_s": round(time.perf_counter() - began, 1),
-        "curve": curve,
     }
 
 
-def warm_policy(recipe: Recipe, warm: Path) -> Path:
-    """The policy after imitation, made if it is not there; other processes wait for the one that makes it."""
-    settings = json.dumps(dict(recipe.env.settings), sort_keys=True)
-    name = "".join(c if c.isalnum() or c in "._-" else "" for c in f"{recipe.seed}-{settings}")
-    made = warm / name
-    warm.mkdir(parents=True, exist_ok=True)
-    with (warm / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not made.exists():
-            with tempfile.TemporaryDirectory(dir=warm) as folder:
-                _train(replace(recipe, train=replace(recipe.train, steps=0)), Path(folder))
-                shutil.copytree(Path(folder) / "checkpoints" / "step-00000", Path(folder) / "policy-made")
-                (Path(folder) / "policy-made").rename(made)
-    return made
+def _settings(job: Job) -> list[str]:
+    env = [f"env.settings.{name}={json.dumps(value)}" for name, value in job.env.items()]
+    return [f"seed={job.seed}", "launch.threads=1", "launch.device=cpu", *env]
 
 
-def _recipe(job: Job) -> Recipe:
-    recipe = load_recipe(RECIPE, [f"seed={job.seed}", "launch.threads=1", "launch.device=cpu"])
-    optimizer = replace(recipe.learner.optimizer, lr=job.lr)
-    return replace(
-        recipe,
-        env=replace(recipe.env, settings={**recipe.env.settings, **job.env}),
-        learner=replace(recipe.learner, optimizer=optimizer),
-        train=replace(recipe.train, steps=job.steps),
-    )
+def _toml(key: str, value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"{key} = {{{', '.join(_toml(k, v) for k, v in value.items())}}}"
+    return f"{key} = {json.dumps(value)}"
 
 
-def _train(recipe: Recipe, folder: Path) -> list[dict[str, Any]]:
+def _train(overrides: Sequence[str], folder: Path) -> list[dict[str, Any]]:
+    from agentrl.config import load_recipe
+    from agentrl.train.display import PlainDisplay
+    from agentrl.train.loop import train
+    from agentrl.train.plot import read_metrics
+
+    recipe = load_recipe(RECIPE, overrides)
     with (folder / "log.txt").open("w") as log, PlainDisplay(log) as display:
         asyncio.run(train(recipe, folder, display=display))
     return read_metrics(folder)

@@ -36,8 +36,8 @@ true gradient of J = E[R].
 
 | setting | a batch | what it shows |
 |---|---|---|
-| errand, G = 2 and G = 3 | one group of one task; 1 to 3 turns, 15 episodes | one state with five histories, stopping early |
-| detour, G = 2 and G = 3 | one group of one task; 2 to 5 turns, 11 episodes | one state at three turn indices |
+| errand, G = 2 and G = 3 | one group of one task; 1 to 3 turns | a state with five histories, stopping early |
+| detour, G = 2 and G = 3 | one group of one task; 2 to 5 turns | one state at three turn indices |
 | easy and hard, G = 2 | a group of each of two tasks | what depends on a task's difficulty, or crosses groups |
 
 The policy is the one that sampled (no `--off-policy`), so ratios are 1 and no gate cuts anything: what a gate does to
@@ -68,19 +68,22 @@ with a credit and a baseline. Settings: {settings}.
 """
 READING = """## What the numbers say
 
-* Whoever compares a trajectory with a mean that holds it is off by a factor (1 - 1/G), which is a step size; but only
-  where the mean is over whole trajectories of the group. Means over the turns at one index, or in one state, hold the
-  return that they are taken off in a share that the policy decides: biased. So is a turn without peers that gets 0.
+* A mean that holds the trajectory itself is off by a factor (1 - 1/G), which is a step size, where it is over whole
+  trajectories of the group. Means over the turns at one index, or in one state, hold the return that they are taken off
+  in a share that the policy decides: biased (`turn_mean`, `state_mean`, `group_turn_mean`, `anchor_state`,
+  `turn_relative`). Means of the others alone are not, as long as a turn without peers is compared with something too.
 * Dividing by a spread of the same rewards is biased within one task already, and between tasks it weighs them by how
   little their rewards vary.
 * Dividing by a length (`seq_mean_token_mean`), or by a number of tokens that the policy decides (`token_mean`), is
   biased as soon as episodes differ in length.
 * A value that is exact makes every lambda unbiased, and 0 the best; one that errs biases every lambda below 1. With
   lambda 1, or as a plain baseline, no critic biases anything.
-* Return-to-go takes no variance off by itself where the baseline is the mean of whole returns: rewards of the past are
-  in the baseline, and their noise comes back. The baseline must be about the same turns.
-* Pooling what follows a state over all trajectories that passed it takes off more variance than any baseline made of
-  the same group.
+* With so few peers the noise of the baseline itself is the largest part: `ema`, which is worse than the group's mean on
+  average, has half the variance of it in groups of two. Return-to-go alone gains nothing, and the mean of the few who
+  met the same state loses: `peer_returns` weighs them with all other turns of the group and is ahead of both.
+* No baseline takes off what happens by chance after the action. Averaging it over all who passed the next state does
+  (`state_pooled`; `state_values` to the end). Together with `peer_returns` that is the preset `state_credit`, the least
+  variance here of what is unbiased and needs no critic.
 """
 TREES = """## Branched rollouts
 
@@ -91,9 +94,9 @@ it. Here the variance of the first row is 1. Settings: {settings}.
 BLURRED = """## State ids that say too little
 
 Equal state ids must mean equal futures. Here they do not: a limit ends the episode after three turns, and the id does
-not tell how many are left. What only compares with the peers of a state stays unbiased; what pools their futures does
-not. Put into the id all that the future depends on, the turns that are left included. The variance of the first row is
-1. Settings: {settings}.
+not tell how many are left. What only compares with the others who met a state stays unbiased; what pools their futures
+does not. Put into the id all that the future depends on, the turns that are left included. The variance of the first
+row is 1. Settings: {settings}.
 """
 OFF_POLICY = """## Samples of another policy
 

@@ -120,4 +120,5 @@ class Courier(Env):
 
     def _state(self) -> str:
         """All that the rewards to come depend on, beside what will be said: not the roads taken after the first."""
-        return f"{self.task.data['goods']}/{self.road}/{self.passed}"
+        goods = str(self.task.data["goods"])
+        return goods if self.road is None else f"{goods}/{self.road}/{self.passed}"

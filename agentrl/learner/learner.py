@@ -11,7 +11,6 @@ one optimiser.
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -97,7 +96,7 @@ class Learner:
         spec = self.objective.spec
         logprobs = values = None
         if self.value_head is not None and not self.value_head.measured:
-            self._measure(self.value_head, batch)
+            self.value_head.measure(self._hidden(batch))
         if self.epochs * self.minibatches > 1 or spec.needs_logprobs or spec.needs_values:
             logprobs, values = self._frozen(self.model, batch, self.value_head)
         return Scores(
@@ -209,14 +208,13 @@ class Learner:
             raise RunStoppedError(f"the objective needs a {name} model and the learner was given none")
         return self._frozen(model, batch, None)[0]
 
-    @torch.no_grad()
-    def _measure(self, value_head: ValueHead, batch: Batch) -> None:
-        """Show the head the hidden states of the batch's first micro-batch, if it has any."""
+    def _hidden(self, batch: Batch) -> Iterator[Tensor]:
+        """[A, D] each: the hidden states before a batch's action tokens."""
         self.model.eval()
-        everything = np.arange(batch.n_trajectories)
-        for micro in itertools.islice(self._micros(batch, everything, batch.action_mask, whole=False), 1):
-            with self._autocast():
-                value_head.measure(hidden_before(self.model, micro.input_ids, micro.rows, micro.columns))
+        for micro in self._micros(batch, np.arange(batch.n_trajectories), batch.action_mask, whole=False):
+            with torch.no_grad(), self._autocast():
+                hidden = hidden_before(self.model, micro.input_ids, micro.rows, micro.columns)
+            yield hidden
 
     def _frozen(
         self, model: nn.Module, batch: Batch, value_head: ValueHead | None

@@ -44,7 +44,8 @@ class Batch:
     turn_starts: IntArray  # [K] flat position of the turn's first action token
     turn_lengths: IntArray  # [K] action tokens; 0 is possible
     turn_rewards: Float64Array  # [K] sum of the turn's reward parts
-    greedy_rewards: Float64Array  # [groups] reward of the group's greedy trajectory; NaN without one
+    greedy_rewards: Float64Array  # [groups] reward of the group's greedy trajectory; NaN where it failed
+    greedy_played: bool  # there were greedy trajectories
     metrics: Mapping[str, float] = field(default_factory=dict)  # what the selection has to report
 
     @classmethod
@@ -85,6 +86,7 @@ class Batch:
             turn_lengths=turns.lengths,
             turn_rewards=turns.rewards,
             greedy_rewards=np.array([_greedy_reward(group) for group in groups], np.float64),
+            greedy_played=any(group.greedy is not None for group in groups),
         )
 
     @property
@@ -186,6 +188,25 @@ class Credited:
     returns: FloatArray | None = None  # [N] what the critic is to predict; NaN where it is not asked
     columns: Mapping[str, FloatArray] = field(default_factory=dict)  # [N] each, as components prepared
     memory: Memory = field(default_factory=dict)  # of earlier steps, as the loss may read it
+
+
+def check_sizes(batch: Batch, scores: Scores) -> None:
+    """Refuse scores that are not about this batch.
+
+    Raises:
+        ValueError: names the array, its shape and the shape that is wanted.
+    """
+    arrays = {
+        "logprobs": scores.logprobs,
+        "reference": scores.reference,
+        "teacher": scores.teacher,
+        "values": scores.values,
+    }
+    for name, array in arrays.items():
+        if array is not None and array.shape != (batch.n_tokens,):
+            raise ValueError(
+                f"scores.{name} has shape {array.shape} and the batch {batch.n_tokens} tokens: give one number a token"
+            )
 
 
 def spread_runs(

@@ -6,6 +6,7 @@ dataclass whose fields are the parameters. Knows no formula.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields
 from typing import Any, get_type_hints
@@ -83,6 +84,8 @@ def within(owner: str, low: float, high: float, /, **parameters: float) -> None:
 
 
 def _typed(where: str, value: Any, wanted: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{where}: wanted a finite number, got {value}")
     try:
         return TypeAdapter(wanted).validate_python(value, strict=True)
     except ValidationError as error:

@@ -92,9 +92,10 @@ def _needs(spec: ObjectiveSpec) -> Iterator[str]:
     compares = any(f.needs_groups for f in spec.filters) or any(t.scope != "own" for t in spec.terms)
     if spec.needs_groups or compares:
         yield "groups: rollout.group_size of at least 2"
-    scopes = {spec.baseline.scope, spec.scale.scope, *(t.scope for t in spec.terms)}
-    if "state" in scopes or spec.credit.needs_states:
+    if spec.needs_states:
         yield "state ids: an environment that gives info['state_id']"
+    if spec.needs_unsampled:
+        yield f"{spec.needs_unsampled}: no sampler here gives them"
     if spec.needs_values:
         yield f"a critic: a head of the learner that predicts returns ({spec.critic.kind} values)"
     if spec.needs_reference:

@@ -26,8 +26,8 @@ def load_spec(preset: str, overrides: Mapping[str, Any] | None = None) -> Object
     """The preset with some slots changed. `preset` is a shipped one's name, or the path of a file "*.toml".
 
     An override is a component's name, a table with a name (both replace the slot's component), or a table without a
-    name (changes parameters of the component that stands there). `filters` and `regularize` also take lists, and "none"
-    for an empty one.
+    name (changes parameters of the component that stands there). Slots of any number of components also take lists,
+    and "none" for an empty one.
 
     Raises:
         UnknownNameError: no such preset, slot or component.
@@ -50,13 +50,20 @@ def spec_from_table(table: Mapping[str, Any]) -> ObjectiveSpec:
     keys = (*ABOUT, *SLOTS)
     for key in table:
         if key not in keys:
-            raise ConfigError(
-                f"a preset has no key {key!r}; did you mean {nearest(key, keys)!r}? Keys: {', '.join(keys)}"
-            )
+            near = nearest(key, keys)
+            hint = f"did you mean {near!r}? " if near else ""
+            raise ConfigError(f"a preset has no key {key!r}; {hint}Keys: {', '.join(keys)}")
     table = {**DEFAULTS, **table}
     missing = [key for key in keys if key not in table]
     if missing:
         raise ConfigError(f"preset {table.get('name', '?')!r} lacks {', '.join(missing)}")
+    for key in ABOUT:
+        wanted = bool if key == "in_frame" else str
+        if not isinstance(table[key], wanted):
+            raise ConfigError(
+                f"preset {table['name']!r}: {key} must be {'true or false' if wanted is bool else 'a text'}, got "
+                f"{table[key]!r}"
+            )
     if table["side"] not in SIDES:
         raise ConfigError(f"preset {table['name']!r}: side must be one of {', '.join(SIDES)}, got {table['side']!r}")
     made: dict[str, Any] = {key: table[key] for key in ABOUT}
@@ -89,7 +96,7 @@ def _as_list(value: Any) -> Sequence[Any]:
 
 def _read(preset: str) -> Mapping[str, Any]:
     if preset.endswith(".toml"):
-        return _read_file(Path(preset))
+        return _read_file(Path(preset).expanduser())
     return _read_shipped(preset)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from agentrl.objective.batch import Batch, Credited, Float64Array, Memory, Scores
+from agentrl.objective.batch import Batch, Credited, Float64Array, Memory, Scores, check_sizes
 from agentrl.objective.memory import Finished, Remembers
 from agentrl.objective.metrics import credit_metrics, filter_metrics, selection_metrics
 from agentrl.objective.reward_side.groups import has_peers
@@ -52,8 +52,9 @@ class Objective:
         kept, lacking = drop_failed(groups), 0
         for each in self.spec.filters:
             if isinstance(each, GroupFilter):
-                kept = each.keep(kept)
-                lacking = max(lacking, wanted - len(kept)) if each.refill > rounds else lacking
+                before, kept = len(kept), each.keep(kept)
+                if each.refill > rounds:
+                    lacking = max(lacking, min(before - len(kept), wanted - len(kept)))
         return lacking
 
     def credit(self, batch: Batch, scores: Scores, memory: Memory | None = None) -> Credited:
@@ -65,6 +66,7 @@ class Objective:
         Raises:
             ConfigError: a component needs scores, state ids or another fact that is absent.
         """
+        check_sizes(batch, scores)
         spec, memory = self.spec, memory or {}
         x = RewardInputs(batch, scores, memory)
         rewards = self._rewards(x)

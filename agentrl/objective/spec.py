@@ -150,6 +150,26 @@ class ObjectiveSpec:
         return bool(self.shape) or self.credit.parts != "all" or any(term.reads_parts for term in self.terms)
 
     @property
+    def needs_states(self) -> bool:
+        """State ids of turns are read."""
+        reading = (self.credit.needs_states, self.baseline.needs_states, self.scale.scope == "state")
+        return any(reading) or any(term.needs_states for term in self.terms)
+
+    @property
+    def needs_unsampled(self) -> str:
+        """What is read and only a sampler of another kind could give; "" where nothing is."""
+        if self.credit.needs_nodes or any(term.needs_nodes for term in self.terms):
+            return "node ids of branched rollouts"
+        if self.credit.needs_rollouts or self.baseline.needs_rollouts:
+            return "values of turns, from fresh rollouts out of their states"
+        return ""
+
+    @property
+    def tokens_of_turns_vary(self) -> bool:
+        """Tokens of one turn can have different advantages."""
+        return self.credit.of_tokens or any(term.of_tokens for term in self.terms)
+
+    @property
     def advantages_vary(self) -> bool:
         """Tokens of one trajectory can have different advantages."""
         return self.credit.varies or any(term.varies for term in self.terms)

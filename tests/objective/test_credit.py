@@ -31,6 +31,7 @@ EVERY = [
     {"name": "mc_turn", "gamma": 0.9},
     {"name": "tree"},
     {"name": "state_pooled", "gamma": 0.9},
+    {"name": "state_values", "gamma": 0.9},
 ]
 OF_TOKENS = {
     "rtg_token": lambda steps: twin.rtg_token(steps, 0.9),
@@ -44,7 +45,11 @@ OF_TURNS = {
     "gae_turn": lambda steps: twin.gae_turn(steps, 0.9, 0.8),
     "mc_turn": lambda steps: twin.mc_turn(steps, 0.9),
 }
-OF_GROUPS = {"tree": twin.tree, "state_pooled": lambda group: twin.state_pooled(group, 0.9)}
+OF_GROUPS = {
+    "tree": twin.tree,
+    "state_pooled": lambda group: twin.state_pooled(group, 0.9),
+    "state_values": lambda group: twin.state_values(group, 0.9),
+}
 
 
 def wanted(name: str, case: Case) -> list[float]:

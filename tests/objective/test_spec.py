@@ -31,6 +31,14 @@ def test_the_presets_and_what_they_say_of_themselves():
         ("rloo", "outcome_broadcast leave_one_out none none none seq_mean_token_sum"),
         ("grpo", "outcome_broadcast group_mean group_std token clip seq_mean_token_mean"),
         ("dr_grpo", "outcome_broadcast group_mean none token clip seq_sum_const"),
+        ("gspo", "outcome_broadcast group_mean group_std sequence_geo clip seq_mean_token_mean"),
+        ("cispo", "outcome_broadcast group_mean group_std token detached_clip token_mean"),
+        ("ppo", "gae_token value whiten token clip token_mean"),
+        ("opo", "outcome_broadcast len_weighted none none none token_mean"),
+        ("maxrl", "outcome_broadcast group_mean group_mean token clip token_mean"),
+        ("topr", "outcome_broadcast batch_mean none sequence_product positive_free seq_mean_token_sum"),
+        ("turn_ppo", "gae_turn value whiten token clip token_mean"),
+        ("peer_credit", "state_pooled state_leave_one_out none token clip seq_mean_token_sum"),
     ],
 )
 def test_presets_choose_their_methods_components(preset, choices):
@@ -87,8 +95,8 @@ def test_bad_settings_are_refused(preset, overrides, error, says):
         ("grpo", {"ratio": "none"}, "gate bounds a ratio and there is none"),
         ("grpo", {"credit": "rtg_turn"}, "spread of whole returns"),
         ("reinforce", {"scale": "batch_std"}, "spread of whole returns"),
-        ("grpo", {"baseline": "batch_mean"}, "group of equal rewards has std 0"),
-        ("grpo", {"baseline": "none"}, "group of equal rewards has std 0"),
+        ("grpo", {"baseline": "batch_mean"}, "a group of equal rewards is divided by 0"),
+        ("grpo", {"baseline": "none"}, "a group of equal rewards is divided by 0"),
         ("rloo", {"scale": "batch_std", "baseline": "none"}, "batch of equal rewards has std 0"),
         ("dr_grpo", {"ratio": "sequence_product"}, "counts it once for each of them"),
         (
@@ -96,6 +104,21 @@ def test_bad_settings_are_refused(preset, overrides, error, says):
             {"ratio": "sequence_product", "credit": "rtg_turn", "aggregate": "seq_mean_token_mean"},
             "cannot weigh advantages that differ within it",
         ),
+        ("gspo", {"terms": "teacher"}, "cannot weigh advantages that differ within it"),
+        ("gtpo_turn", {"scale": "turn_std"}, "spread among the peers of a turn"),
+        ("ppo", {"critic": "none"}, "there is no critic"),
+        ("grpo", {"critic": "token_head"}, "a critic whose values nothing reads"),
+        ("ppo", {"critic": "turn_head"}, "a value is read at every token"),
+        ("ppo", {"critic": "turn_head", "credit": "rtg_token"}, "a value is read at every token"),
+        ("rae", {"scale": "batch_std"}, "batch of equal rewards has std 0"),
+        ("passk", {"credit": "rtg_turn"}, "baseline is one of whole returns"),
+        ("gdpo", {"baseline": "batch_mean"}, "divides rewards by their spread in the group"),
+        ("rloo", {"kl_in_reward": [{"name": "adaptive_k1"}, {"name": "adaptive_k1"}]}, "memory under one key"),
+        ("gmpo", {"ratio": "sequence_geo"}, "bounds each token's own ratio"),
+        ("topr", {"ratio": "token"}, "bounds the ratio of the whole trajectory"),
+        ("dppo", {"mismatch": "token_tis"}, "count the sampler twice"),
+        ("grpo", {"mismatch": ["token_tis", "sequence_mask"]}, "two mismatch corrections"),
+        ("vespo", {"mismatch": "sequence_tis"}, "its gate weighs whole trajectories already"),
     ],
 )
 def test_unsound_combinations_are_refused_with_the_reason(preset, overrides, says):
@@ -113,6 +136,10 @@ def test_unsound_combinations_are_refused_with_the_reason(preset, overrides, say
         ("rloo", {}, {"group_size": 4, "updates_per_batch": 2}, "right for the first of 2 updates only"),
         ("grpo", {"regularize": {"coef": 0.1}}, {"group_size": 4, "has_reference": False}, "needs a frozen reference"),
         ("rloo", {"kl_in_reward": {"beta": 0.1}}, {"group_size": 4, "has_reference": False}, "needs a frozen"),
+        ("opd", {}, {"group_size": 4}, "the learner has no teacher"),
+        ("grpo", {}, {"group_size": 4, "has_teacher": True}, "nothing in it reads a teacher"),
+        ("reinforce", {"terms": "tree_intra"}, {"group_size": 1}, "one of its terms compares with peers"),
+        ("starpo_s", {}, {"group_size": 1}, "drops every group of 1"),
     ],
 )
 def test_runs_an_objective_cannot_be_right_in_are_refused(preset, overrides, run, says):

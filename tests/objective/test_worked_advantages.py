@@ -123,10 +123,10 @@ def test_t17_gdpo():
 def test_t18_spo():
     method = objective("reinforce", credit="outcome_broadcast", baseline="beta_tracker")
     batch = method.select(groups_of([1]))
-    seen = {"beta_tracker": {"task:a": 0.5, "task:b": 0.5, "task:seen": 1.0, "drift": 1.0}}
+    seen = {"beta_tracker": {"task:a": 0.5, "task:b": 0.5, "task:seen": 1.0, "drift": 1.03}}
     credited = method.credit(batch, Scores(), seen)
     assert per_trajectory(credited) == [0.5]
-    memory = method.remember(credited, {"old_abs": 0.03})  # 2^(-.03/.06) = .7071, clipped to .875
+    memory = method.remember(credited, {})  # 2^(-.03/.06) = .7071, clipped to .875
     assert memory["beta_tracker"] == close({"task:a": 1.4375, "task:b": 0.4375, "task:seen": 1.03, "drift": 1.03})
     assert per_trajectory(method.credit(batch, Scores(), memory)) == close([1 - 0.766667], abs=1e-6)
 

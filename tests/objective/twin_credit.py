@@ -169,6 +169,28 @@ def state_pooled(group: Sequence[Sequence[Step]], gamma: float) -> list[list[flo
     return out
 
 
+def state_values(group: Sequence[Sequence[Step]], gamma: float) -> list[list[float]]:
+    """Of each turn of each trajectory of a group: single returns, averaged again and again over who shares a state."""
+    values = [rtg_turn(steps, gamma) for steps in group]
+    for _ in range(sum(map(len, group))):
+        values = [[_averaged(group, values, i, k, gamma) for k in range(len(steps))] for i, steps in enumerate(group)]
+    return values
+
+
+def _averaged(
+    group: Sequence[Sequence[Step]], values: Sequence[Sequence[float]], i: int, k: int, gamma: float
+) -> float:
+    steps = group[i]
+    if k + 1 == len(steps):
+        return turn_total(steps[k])
+    seen = [values[i][k + 1]]
+    for j, others in enumerate(group):
+        visit = first_visit(others, steps[k + 1].state)
+        if j != i and visit is not None:
+            seen.append(values[j][visit])
+    return turn_total(steps[k]) + gamma * mean(seen)
+
+
 def standing(x: float, peers: Sequence[float], *, divide: bool) -> float:
     centred = x - mean(peers)
     if not divide:

@@ -20,7 +20,9 @@ CREDITS_AND_BASELINES: tuple[tuple[Any, Any], ...] = (
     *(("rtg_turn", b) for b in ("none", "group_mean", "leave_one_out", "turn_mean", "turn_leave_one_out")),
     *(("rtg_turn", b) for b in ("state_mean", "state_leave_one_out", "group_turn_mean")),
     ({"name": "rtg_turn", "gamma": 0.95}, "leave_one_out"),
-    *(("state_pooled", b) for b in ("none", "leave_one_out", "turn_leave_one_out", "state_leave_one_out")),
+    ("rtg_turn", "peer_returns"),
+    *(("state_pooled", b) for b in ("none", "leave_one_out", "state_leave_one_out", "peer_returns")),
+    *(("state_values", b) for b in ("leave_one_out", "state_leave_one_out", "peer_returns")),
     ("mc_turn", "mc_value"),
     ("rtg_turn", "value"),
     *(({"name": "gae_token", "lam": lam}, "value") for lam in (1.0, 0.95, 0.0)),
@@ -67,6 +69,8 @@ BLURRED: Mapping[str, Overrides] = {
     "rtg_turn, state_leave_one_out": {"credit": "rtg_turn", "baseline": "state_leave_one_out"},
     "state_pooled, leave_one_out": {"credit": "state_pooled"},
     "state_pooled, state_leave_one_out": {"credit": "state_pooled", "baseline": "state_leave_one_out"},
+    "rtg_turn, peer_returns": {"credit": "rtg_turn", "baseline": "peer_returns"},
+    "state_values, peer_returns": {"credit": "state_values", "baseline": "peer_returns"},
     "term anchor_state, centred only": {"terms": [{"name": "anchor_state", "gamma": 1.0, "std": False}]},
 }
 _SEQUENCE = {"ratio": "sequence_product", "aggregate": "seq_mean_token_mean"}

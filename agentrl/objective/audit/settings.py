@@ -32,12 +32,12 @@ def cast(world: World, *, off_policy: bool = False) -> Cast:
 
 
 def standard(sizes: Sequence[int] = (2, 3), *, off_policy: bool = False) -> tuple[Setting, ...]:
-    """One task with a group of each size, in two worlds; and two tasks with groups of the smallest size."""
+    """One task with a group of each size, in two worlds; and two tasks with groups of the smallest, of 3 at most."""
     errand, detour, easy, hard = (cast(w, off_policy=off_policy) for w in (ERRAND, DETOUR, EASY, HARD))
     return (
         *(one_task(errand, size) for size in sizes),
         *(one_task(detour, size) for size in sizes),
-        two_tasks(easy, hard, min(sizes)),
+        two_tasks(easy, hard, min(*sizes, 3)),
     )
 
 

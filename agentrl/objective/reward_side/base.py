@@ -21,6 +21,7 @@ class Shape(ABC):
     """Slot `shape`: a step on the way from the environment's reward parts to the rewards that are credited."""
 
     scope: ClassVar[Scope] = "none"
+    rescales: ClassVar[bool] = False  # divides rewards by a spread among peers, who must then be compared with
 
     @abstractmethod
     def __call__(self, x: RewardInputs, parts: Parts) -> Parts: ...
@@ -49,8 +50,16 @@ class Credit(ABC):
     parts: Which = "all"  # which reward parts it counts; the baseline and scale of the slots beside it count the same
     varies: ClassVar[bool] = True  # tokens of one trajectory can get different credit
     needs_values: ClassVar[bool] = False  # reads the critic
-    needs_token_values: ClassVar[bool] = False  # reads it at every action token, not at turns alone
+    of_tokens: ClassVar[bool] = False  # a number a token, so values are read at every action token, not at turns alone
     needs_states: ClassVar[bool] = False  # reads state ids
+    needs_nodes: ClassVar[bool] = False  # reads node ids, of branched rollouts
+    needs_rollouts: ClassVar[bool] = False  # reads `Turn.value`, from fresh rollouts out of a turn's state
+    bootstraps: ClassVar[bool] = False  # discounts a critic's values by its own gamma
+
+    @property
+    def discount(self) -> float:
+        """What a step discounts the returns after it by."""
+        return 1.0
 
     @abstractmethod
     def __call__(self, x: RewardInputs, rewards: Rewards) -> Leveled: ...
@@ -60,9 +69,14 @@ class Baseline(ABC):
     """Slot `baseline`: what is taken off the credit; at the credit's level or a coarser one."""
 
     scope: ClassVar[Scope]  # whose returns it compares with
+    of_whole_returns: ClassVar[bool] = False  # makes sense only where the credit is the trajectory's whole return
     needs_values: ClassVar[bool] = False
-    needs_states: ClassVar[bool] = False
     needs_greedy: ClassVar[bool] = False  # reads the reward of a greedy rollout of each task
+    needs_rollouts: ClassVar[bool] = False  # reads `Turn.value`, from fresh rollouts out of a turn's state
+
+    @property
+    def needs_states(self) -> bool:
+        return False
 
     @abstractmethod
     def __call__(self, x: RewardInputs, rewards: Rewards, credit: Leveled) -> Leveled: ...
@@ -85,7 +99,9 @@ class Term(ABC):
     varies: ClassVar[bool] = True
     scope: ClassVar[Scope] = "group"
     reads_parts: ClassVar[bool] = False  # tells the named parts of the rewards apart
+    of_tokens: ClassVar[bool] = False  # a number a token
     needs_states: ClassVar[bool] = False
+    needs_nodes: ClassVar[bool] = False
     needs_teacher: ClassVar[bool] = False
 
     @abstractmethod

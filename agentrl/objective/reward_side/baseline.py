@@ -17,6 +17,7 @@ import numpy as np
 
 from agentrl.objective.reward_side.base import Baseline, Scope
 from agentrl.objective.reward_side.baseline_foreseen import Greedy, McValue, Value
+from agentrl.objective.reward_side.baseline_peers import PeerReturns
 from agentrl.objective.reward_side.baseline_running import BetaTracker, Ema
 from agentrl.objective.reward_side.baseline_turns import (
     GroupTurnMean,
@@ -43,7 +44,8 @@ class NoBaseline(Baseline):
 
 @dataclass(frozen=True, slots=True)
 class BatchMean(Baseline):
-    """b = mean of R over the batch. It holds R_i itself, so the gradient is (1 - 1/T) times the unbiased one."""
+    """b = mean of R over the batch. It holds R_i itself, so the gradient is (1 - 1/T) times the unbiased
+    one where the credit sums undiscounted rewards, and biased where it discounts them."""
 
     scope: ClassVar[Scope] = "batch"
 
@@ -54,7 +56,8 @@ class BatchMean(Baseline):
 
 @dataclass(frozen=True, slots=True)
 class GroupMean(Baseline):
-    """b_i = mean of R over i's group. It holds R_i itself, so the gradient is (1 - 1/G) times the unbiased one."""
+    """b_i = mean of R over i's group. It holds R_i itself, so the gradient is (1 - 1/G) times the
+    unbiased one where the credit sums undiscounted rewards, and biased where it discounts them."""
 
     scope: ClassVar[Scope] = "group"
 
@@ -92,6 +95,7 @@ class SecondBest(Baseline):
     (pass@k training, 2503.19595; verl's grpo_passk). Equal best ones leave nothing to gain."""
 
     scope: ClassVar[Scope] = "group"
+    of_whole_returns: ClassVar[bool] = True
 
     def __call__(self, x: RewardInputs, rewards: Rewards, credit: Leveled) -> Leveled:
         batch = x.batch
@@ -122,4 +126,5 @@ BASELINES: Mapping[str, type] = {
     "state_mean": StateMean,
     "state_leave_one_out": StateLeaveOneOut,
     "group_turn_mean": GroupTurnMean,
+    "peer_returns": PeerReturns,
 }

@@ -28,9 +28,9 @@ class Greedy(Baseline):
 
     def __call__(self, x: RewardInputs, rewards: Rewards, credit: Leveled) -> Leveled:
         known = ~np.isnan(x.batch.greedy_rewards)
-        if len(known) and not known.any():
+        if len(known) and not x.batch.greedy_played:
             raise ConfigError(
-                "baseline 'greedy' compares with a greedy rollout of each task, and no group of this batch has a valid "
+                "baseline 'greedy' compares with a greedy rollout of each task, and no group of this batch has "
                 "one: let the collector make them, or set baseline = 'leave_one_out'"
             )
         of = x.batch.group_ids
@@ -64,6 +64,7 @@ class McValue(Baseline):
     was not measured gets advantage 0."""
 
     scope: ClassVar[Scope] = "own"
+    needs_rollouts: ClassVar[bool] = True
 
     def __call__(self, x: RewardInputs, rewards: Rewards, credit: Leveled) -> Leveled:
         values = x.batch.turn_values

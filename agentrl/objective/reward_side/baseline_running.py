@@ -24,6 +24,7 @@ from agentrl.objective.reward_side.rewards import RewardInputs, Rewards, total_r
 from agentrl.trajectory import IntArray
 
 DRIFT = "drift"  # beside the tasks' numbers, whose names all hold a ":"
+MOST_TASKS = 20_000  # remembered: procedural tasks never come back, and a memory is saved with every checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +56,8 @@ class Ema(Baseline):
         sums = sums_by(owner, step.returns, len(names))
         for name, n, total in zip(names, counts.tolist(), sums.tolist(), strict=True):
             kept = self.decay**n
-            memory[name] = kept * memory.get(name, 0.0) + (1 - kept) * total / n
-        return memory
+            memory[name] = kept * memory.pop(name, 0.0) + (1 - kept) * total / n
+        return latest(memory, MOST_TASKS)
 
     def _owners(self, batch: Batch) -> tuple[list[str], IntArray]:
         if self.per == "task":
@@ -95,7 +96,7 @@ class BetaTracker(Baseline):
     def remember(self, step: Finished) -> Mapping[str, float]:
         """Each task's a and b, the drift when it was last seen, and the drift of the whole run."""
         memory = dict(step.memory.get(self.key, {}))
-        drift = memory.get(DRIFT, 0.0) + step.metrics.get("old_abs", 0.0)
+        drift = memory.get(DRIFT, 0.0)  # of the updates before this step's
         names, owner = by_task(step.batch)
         successes = sums_by(owner, step.returns, len(names))
         failures = np.bincount(owner, minlength=len(names)) - successes
@@ -103,8 +104,17 @@ class BetaTracker(Baseline):
             a, b = _belief(memory, name)
             since = drift - memory.get(f"{name}:seen", drift)
             rho = min(max(2 ** (-since / self.half_life), self.rho_min), self.rho_max)
-            memory |= {f"{name}:a": rho * a + right, f"{name}:b": rho * b + wrong, f"{name}:seen": drift}
-        return {**memory, DRIFT: drift}
+            now = {f"{name}:a": rho * a + right, f"{name}:b": rho * b + wrong, f"{name}:seen": drift}
+            for key in now:
+                memory.pop(key, None)
+            memory |= now
+        memory.pop(DRIFT, None)
+        return {**latest(memory, 3 * MOST_TASKS), DRIFT: drift + step.metrics.get("old_abs", 0.0)}
+
+
+def latest(memory: dict[str, float], most: int) -> dict[str, float]:
+    """The last `most` entries: those written last."""
+    return dict(list(memory.items())[-most:])
 
 
 def by_task(batch: Batch) -> tuple[list[str], IntArray]:

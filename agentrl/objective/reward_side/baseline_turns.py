@@ -72,7 +72,10 @@ class StateMean(Baseline):
     included (GiGPO, 2505.10978). A state that no other trajectory passed: advantage 0."""
 
     scope: ClassVar[Scope] = "state"
-    needs_states: ClassVar[bool] = True
+
+    @property
+    def needs_states(self) -> bool:
+        return True
 
     def __call__(self, x: RewardInputs, rewards: Rewards, credit: Leveled) -> Leveled:
         batch = x.batch
@@ -96,7 +99,10 @@ class StateLeaveOneOut(Baseline):
 
     gamma: float = 1.0
     scope: ClassVar[Scope] = "state"
-    needs_states: ClassVar[bool] = True
+
+    @property
+    def needs_states(self) -> bool:
+        return True
 
     def __post_init__(self) -> None:
         within("baseline 'state_leave_one_out'", 0.0, 1.0, gamma=self.gamma)

@@ -17,6 +17,7 @@ from agentrl.objective.reward_side.gae import GaeBilevel, GaeLength, GaeToken, G
 from agentrl.objective.reward_side.levels import Level, Leveled
 from agentrl.objective.reward_side.rewards import RewardInputs, Rewards, token_rewards, total_returns, turn_rewards
 from agentrl.objective.reward_side.scan import discounted_suffix_sums
+from agentrl.objective.reward_side.state_values import StateValues
 from agentrl.objective.reward_side.states import StatePooled
 from agentrl.objective.reward_side.tree import Tree
 
@@ -36,12 +37,14 @@ class RewardToGoToken(Credit):
     """G_t = sum_{j >= t} gamma^(j - t) r_j over the action tokens of the trajectory."""
 
     gamma: float = 1.0
+    of_tokens: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         within("credit 'rtg_token'", 0.0, 1.0, gamma=self.gamma)
 
     def __call__(self, x: RewardInputs, rewards: Rewards) -> Leveled:
-        if self.gamma == 1.0 and rewards.tokens is None:  # then all tokens of a turn have one and the same return
+        same_in_turn = self.gamma == 1.0 and rewards.tokens is None
+        if same_in_turn and x.scores.values is None:  # a critic's values differ from token to token
             return RewardToGoTurn()(x, rewards)
         values = token_rewards(x.batch, rewards)
         return Leveled(Level.ACTION, discounted_suffix_sums(values, x.batch.action_counts, self.gamma))
@@ -72,4 +75,5 @@ CREDITS: Mapping[str, type] = {
     "mc_turn": MonteCarloTurn,
     "tree": Tree,
     "state_pooled": StatePooled,
+    "state_values": StateValues,
 }

@@ -34,8 +34,13 @@ class GaeToken(Credit):
 
     gamma: float = 1.0
     lam: float = 0.95
+    bootstraps: ClassVar[bool] = True
     needs_values: ClassVar[bool] = True
-    needs_token_values: ClassVar[bool] = True
+    of_tokens: ClassVar[bool] = True
+
+    @property
+    def discount(self) -> float:
+        return self.gamma
 
     def __post_init__(self) -> None:
         within("credit 'gae_token'", 0.0, 1.0, gamma=self.gamma, lam=self.lam)
@@ -55,8 +60,13 @@ class GaeLength(Credit):
 
     alpha: float = 0.05
     gamma: float = 1.0
+    bootstraps: ClassVar[bool] = True
     needs_values: ClassVar[bool] = True
-    needs_token_values: ClassVar[bool] = True
+    of_tokens: ClassVar[bool] = True
+
+    @property
+    def discount(self) -> float:
+        return self.gamma
 
     def __post_init__(self) -> None:
         at_least("credit 'gae_length'", 1e-9, alpha=self.alpha)
@@ -83,7 +93,12 @@ class GaeTurn(Credit):
 
     gamma: float = 1.0
     lam: float = 1.0
+    bootstraps: ClassVar[bool] = True
     needs_values: ClassVar[bool] = True
+
+    @property
+    def discount(self) -> float:
+        return self.gamma
 
     def __post_init__(self) -> None:
         within("credit 'gae_turn'", 0.0, 1.0, gamma=self.gamma, lam=self.lam)
@@ -110,7 +125,7 @@ class GaeBilevel(Credit):
     gamma_hi: float = 0.95
     lam_hi: float = 1.0
     needs_values: ClassVar[bool] = True
-    needs_token_values: ClassVar[bool] = True
+    of_tokens: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         within(
@@ -129,9 +144,8 @@ class GaeBilevel(Credit):
         if rewards.tokens is not None:
             before_end = turn_rewards(batch, rewards) - ends
             ends += self.gamma_hi * next_in_run(before_end, batch.turn_counts)
-        steps[last] = lambda_returns(ends, end_values, batch.turn_counts, self.gamma_hi, self.lam_hi, known=acting)[
-            acting
-        ]
+        of_turns = lambda_returns(ends, end_values, batch.turn_counts, self.gamma_hi, self.lam_hi, known=acting)
+        steps[last] = of_turns[acting]
         return Leveled(Level.ACTION, lambda_returns(steps, values, batch.turn_lengths, self.gamma, self.lam))
 
 
@@ -143,6 +157,7 @@ class MonteCarloTurn(Credit):
     """
 
     gamma: float = 1.0
+    needs_rollouts: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         within("credit 'mc_turn'", 0.0, 1.0, gamma=self.gamma)

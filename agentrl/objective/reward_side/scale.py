@@ -89,7 +89,7 @@ class NonzeroFrac(Scale):
     which also counts wrong answers in mixed groups as silent; this is the paper's.
     """
 
-    scope: ClassVar[Scope] = "group"
+    scope: ClassVar[Scope] = "batch"
 
     def __call__(self, x: RewardInputs, rewards: Rewards, centred: Leveled) -> Leveled:
         silent = all_equal(x.batch, total_returns(x.batch, rewards))

@@ -77,6 +77,7 @@ class PerRewardStd(Shape):
 
     eps: float = 1e-4
     scope: ClassVar[Scope] = "group"
+    rescales: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         at_least("shape 'per_reward_std'", 1e-12, eps=self.eps)

@@ -19,7 +19,7 @@ from agentrl.objective.reward_side.levels import Level, Leveled, sums_by
 from agentrl.objective.reward_side.peers import first_visits
 from agentrl.objective.reward_side.rewards import RewardInputs, Rewards, turn_rewards
 from agentrl.objective.reward_side.scan import discounted_suffix_sums, next_in_run
-from agentrl.trajectory import IntArray
+from agentrl.trajectory import BoolArray, IntArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,8 @@ class StatePooled(Credit):
         batch = x.batch
         steps = turn_rewards(batch, rewards)
         returns = discounted_suffix_sums(steps, batch.turn_counts, self.gamma)
-        pooled = _pool(batch, known_states("credit 'state_pooled'", batch), returns)
+        states = known_states("credit 'state_pooled'", batch)
+        pooled = pool(states, first_visits(batch, states, np.ones(len(states), np.bool_)), returns)
         return Leveled(Level.TURN, steps + self.gamma * next_in_run(pooled, batch.turn_counts))
 
 
@@ -84,9 +85,13 @@ def histories(batch: Batch, states: IntArray, length: int) -> IntArray:
     return keys
 
 
-def _pool(batch: Batch, states: IntArray, returns: Float64Array) -> Float64Array:
-    """[K] mean of the turn's return and, for each other trajectory, its return on first reaching the turn's state."""
-    is_first, own_first = first_visits(batch, states, np.ones(len(states), np.bool_))
+def pool(states: IntArray, visits: tuple[BoolArray, IntArray], returns: Float64Array) -> Float64Array:
+    """[K] mean of the turn's return and, for each other trajectory, its return on first reaching the turn's state.
+
+    Args:
+        visits: what `first_visits` gives for these states
+    """
+    is_first, own_first = visits
     sums, counts = sums_by(states[is_first], returns[is_first], 0), np.bincount(states[is_first])
     pooled: Float64Array = (sums[states] - returns[own_first] + returns) / counts[states]
     return pooled

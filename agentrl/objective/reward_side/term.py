@@ -89,6 +89,7 @@ class Teacher(Term):
 
     coef: float = 1.0
     scope: ClassVar[Scope] = "own"
+    of_tokens: ClassVar[bool] = True
     needs_teacher: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -114,6 +115,7 @@ class TreeIntra(Term):
     weight: float = 1.0
     std: bool = True
     varies: ClassVar[bool] = False
+    needs_nodes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         at_least("term 'tree_intra'", 0.0, weight=self.weight)

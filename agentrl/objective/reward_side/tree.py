@@ -6,6 +6,7 @@ What comes in: the node each turn is, as ids that the sampler gave. What goes ou
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -20,6 +21,8 @@ from agentrl.trajectory import IntArray
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tree(Credit):
     """Q_k = mean of R over the trajectories that share turn k (ARPO, 2507.19849); one that nobody shares gets its R."""
+
+    needs_nodes: ClassVar[bool] = True
 
     def __call__(self, x: RewardInputs, rewards: Rewards) -> Leveled:
         batch = x.batch

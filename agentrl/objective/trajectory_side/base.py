@@ -28,6 +28,7 @@ class Prepares:
     """A component that may read the whole step before it is cut into micro-batches."""
 
     needs_logprobs: ClassVar[bool] = False  # `columns` reads the log-probs at the step's start
+    column: ClassVar[str] = ""  # the name of what `columns` prepares
 
     def columns(self, batch: Batch, scores: Scores, advantages: Float64Array) -> Mapping[str, FloatArray]:
         """[N] each: numbers at tokens that stand in `LossInputs.columns` under these names."""
@@ -75,6 +76,7 @@ class Ratio(ABC):
     corrects: ClassVar[bool] = True  # stays right when the policy has moved since the step began
     per: ClassVar[Literal["token", "turn", "sequence"]] = "token"  # what one ratio is taken over
     of_sequence: ClassVar[bool] = False  # one number a trajectory, for one advantage a trajectory
+    is_product: ClassVar[bool] = False  # the importance weight of a whole trajectory, each token's gradient in full
     whole: ClassVar[bool] = False
 
     @abstractmethod
@@ -96,6 +98,7 @@ class Gate(Prepares, ABC):
     needs_ratio: ClassVar[bool] = True  # bounds a ratio, so there must be one
     of_tokens: ClassVar[bool] = False  # wants the ratio of each token, whatever it makes of them
     of_sequence: ClassVar[bool] = False  # one loss a trajectory, for one advantage a trajectory
+    of_products: ClassVar[bool] = False  # wants the importance weight of the whole trajectory
     detaches: ClassVar[bool] = False  # the ratio only weighs: the gradient is each token's own, -w A grad log pi(a_t)
     whole: ClassVar[bool] = False
 
@@ -147,6 +150,11 @@ class Critic(ABC):
     """Slot `critic`: who predicts returns, what it learns and how."""
 
     kind: ClassVar[str]  # "none"; "token": at every action token; "turn": at a turn's first one
+
+    @property
+    def discount(self) -> float:
+        """What a step discounts the returns after it by."""
+        return 1.0
 
     @abstractmethod
     def targets(self, batch: Batch, scores: Scores, rewards: Float64Array) -> FloatArray | None:

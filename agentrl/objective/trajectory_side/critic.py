@@ -58,6 +58,10 @@ class TokenHead(Critic):
     def __post_init__(self) -> None:
         _check("critic 'token_head'", self.coef, self.clip, self.gamma, self.lam)
 
+    @property
+    def discount(self) -> float:
+        return self.gamma
+
     def targets(self, batch: Batch, scores: Scores, rewards: Float64Array) -> FloatArray | None:
         values = token_values("critic 'token_head'", batch, scores)
         out = np.full(batch.n_tokens, np.nan, np.float32)
@@ -83,6 +87,10 @@ class TurnHead(Critic):
 
     def __post_init__(self) -> None:
         _check("critic 'turn_head'", self.coef, self.clip, self.gamma, self.lam)
+
+    @property
+    def discount(self) -> float:
+        return self.gamma
 
     def targets(self, batch: Batch, scores: Scores, rewards: Float64Array) -> FloatArray | None:
         values, known = turn_values("critic 'turn_head'", batch, scores)

@@ -66,6 +66,7 @@ class L2LogRatio(Gate):
 
     tau: float
     of_sequence: ClassVar[bool] = True
+    of_products: ClassVar[bool] = True
     whole: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 from agentrl.objective.component import at_least, within
 from agentrl.objective.trajectory_side.base import Gate, Gated
 from agentrl.objective.trajectory_side.inputs import LossInputs
-from agentrl.objective.trajectory_side.ratio import log_ratio
+from agentrl.objective.trajectory_side.ratio import bounded_exp, log_ratio
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,6 +73,7 @@ class PositiveFree(Gate):
 
     cap: float = 1.0
     of_sequence: ClassVar[bool] = True
+    of_products: ClassVar[bool] = True
     detaches: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -92,6 +93,7 @@ class GammaKernel(Gate):
     k_negative: float = 3.0
     lam_negative: float = 2.0
     of_sequence: ClassVar[bool] = True
+    of_products: ClassVar[bool] = True
     detaches: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -102,7 +104,7 @@ class GammaKernel(Gate):
         a, w = inputs.advantages, ratio.detach()
         k = a.new_full(a.shape, self.k_positive).where(a >= 0, self.k_negative)
         lam = a.new_full(a.shape, self.lam_positive).where(a >= 0, self.lam_negative)
-        return weighed(inputs, (k * w.log() + lam * (1 - w)).exp())
+        return weighed(inputs, bounded_exp(k * w.log() + lam * (1 - w)))
 
 
 def weighed(inputs: LossInputs, weight: Tensor) -> Gated:

@@ -43,7 +43,7 @@ class TokenRatio(Ratio):
 @dataclass(frozen=True, slots=True)
 class TurnRatio(Ratio):
     """s_k = exp(mean_t log r_t) over the action tokens of turn k, the same at each of them: GSPO's ratio (2507.18071),
-    taken over turns, so that it is as fine as the credit of turns. Credit that differs within a turn is averaged."""
+    taken over turns, so that it is as fine as the credit of turns."""
 
     per: ClassVar[Literal["token", "turn", "sequence"]] = "turn"
     whole: ClassVar[bool] = True
@@ -72,6 +72,7 @@ class SequenceProduct(Ratio):
 
     per: ClassVar[Literal["token", "turn", "sequence"]] = "sequence"
     of_sequence: ClassVar[bool] = True
+    is_product: ClassVar[bool] = True
     whole: ClassVar[bool] = True
 
     def __call__(self, inputs: LossInputs, anchor: Tensor) -> Tensor:

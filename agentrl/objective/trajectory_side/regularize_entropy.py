@@ -6,6 +6,7 @@ What comes in: [A] entropies of the distributions that the action tokens were ch
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -66,7 +67,8 @@ class AdaptiveEntropy(Regularizer):
         if "entropy" in step.metrics:
             entropy = step.metrics["entropy"]
             coef += self.step if entropy <= self.target else -self.step
-        return {"coef": min(max(coef, 0.0), LARGEST_COEF), "entropy": entropy}
+        known = {"entropy": entropy} if math.isfinite(entropy) else {}
+        return {"coef": min(max(coef, 0.0), LARGEST_COEF), **known}
 
     def _state(self, memory: Memory) -> tuple[float, float]:
         mine = memory.get(self.key, {})

@@ -1,0 +1,95 @@
+"""How many sampled tokens does a method need where one early turn decides and the later ones are noise?
+
+What comes in: scenarios/train/courier.toml. What goes out: a line a run in benchmarks/results/credit_matters.jsonl, and
+docs/credit_matters.png and the tables of docs/credit.md, made from them (`--draw` makes these alone).
+
+First every method is run at every learning rate of LRS on a seed of its own; then at its best one on SEEDS. All methods
+of a seed begin from one policy, warmed up once, and sample equally many episodes. A run whose line is there is skipped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+from credit_runs import METHODS, RUNS, Job, run, warm_up
+from credit_shown import best_lr, draw, write_page
+
+RESULTS = Path(__file__).parent / "results/credit_matters.jsonl"
+LRS = (5e-4, 1e-3, 2e-3)
+TUNING_SEED = 100
+SEEDS = (0, 1, 2, 3, 4)
+MAIN = {"forks": 12}
+SHORTER = ({"forks": 2}, {"forks": 6})  # fewer turns of noise
+AT_ONCE = {"forks": 12, "pays": "at once"}
+BY_LENGTH = ("rloo_outcome", "gigpo", "peer_credit")  # run on the shorter journeys as well
+BY_PAYMENT = ("rloo_outcome", "return_to_go", "peer_credit")  # and where the outcome's reward comes with the choice
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--processes", type=int, default=2, help="runs at once, one thread each")
+    parser.add_argument("--draw", action="store_true", help="draw and write what is recorded; run nothing")
+    parser.add_argument("--only", nargs="*", default=[], choices=list(METHODS), help="these methods alone")
+    options = parser.parse_args()
+    if not options.draw:
+        os.environ["OMP_NUM_THREADS"] = "1"
+        chosen = options.only or list(METHODS)
+        do((Job(m, TUNING_SEED, lr, MAIN) for m in chosen for lr in LRS), options.processes)
+        do(final_jobs(chosen), options.processes)
+    records = read()
+    draw(records, MAIN, SHORTER, SEEDS)
+    write_page(records, MAIN, SHORTER, AT_ONCE, SEEDS)
+
+
+def final_jobs(chosen: Iterable[str]) -> list[Job]:
+    """The runs that are compared; learning rates are those that were best on the tuning seed."""
+    lrs = best_lr(read(), MAIN, TUNING_SEED)
+    jobs = [Job(m, seed, lrs[m], MAIN) for seed in SEEDS for m in chosen]
+    jobs += [Job(m, s, lrs[m], env) for env in SHORTER for s in SEEDS for m in BY_LENGTH if m in chosen]
+    return jobs + [Job(m, s, lrs[m], AT_ONCE) for s in SEEDS for m in BY_PAYMENT if m in chosen]
+
+
+def read() -> list[dict[str, Any]]:
+    """The recorded runs."""
+    if not RESULTS.exists():
+        return []
+    return [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
+
+
+def do(jobs: Iterable[Job], processes: int) -> None:
+    """Run what is not recorded yet, and record it."""
+    done = {record["key"] for record in read()}
+    todo = [job for job in jobs if job.key not in done]
+    starts = {job.start: job for job in todo if not job.start.exists()}
+    RUNS.mkdir(parents=True, exist_ok=True)
+    RESULTS.parent.mkdir(exist_ok=True)
+    print(f"{len(todo)} runs to do, {len(starts)} policies to warm up first", flush=True)
+    _each(warm_up, list(starts.values()), processes, lambda _: None)
+    _each(run, todo, processes, _record)
+
+
+def _record(record: dict[str, Any]) -> None:
+    with RESULTS.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+def _each(work: Callable[[Job], Any], jobs: list[Job], processes: int, keep: Callable[[Any], None]) -> None:
+    began = time.monotonic()
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        futures = {pool.submit(work, job): job for job in jobs}
+        for number, future in enumerate(as_completed(futures), 1):
+            keep(future.result())
+            shown = f"{work.__name__} {futures[future].key}"
+            print(f"{time.monotonic() - began:6.0f} s  {number}/{len(jobs)}  {shown}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
