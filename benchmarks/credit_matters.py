@@ -3,8 +3,8 @@
 What comes in: scenarios/train/courier.toml. What goes out: a line a run in benchmarks/results/credit_matters.jsonl, and
 docs/credit_matters.png and the tables of docs/credit.md, made from them (`--draw` makes these alone).
 
-First every method is run at every learning rate of LRS on a seed of its own; then at its best one on SEEDS. All methods
-of a seed begin from one policy, warmed up once, and sample equally many episodes. A run whose line is there is skipped.
+All methods have the recipe's learning rate. Those of a seed begin from one policy, warmed up once, and sample equally
+many episodes. A run whose line is there is skipped.
 """
 
 from __future__ import annotations
@@ -20,17 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from credit_runs import METHODS, RUNS, Job, run, warm_up
-from credit_shown import best_lr, draw, write_page
+from credit_shown import draw, write_page
 
 RESULTS = Path(__file__).parent / "results/credit_matters.jsonl"
-LRS = (5e-4, 1e-3, 2e-3)
-TUNING_SEED = 100
+LR = 1e-3
 SEEDS = (0, 1, 2, 3, 4)
-MAIN = {"forks": 12}
-SHORTER = ({"forks": 2}, {"forks": 6})  # fewer turns of noise
-AT_ONCE = {"forks": 12, "pays": "at once"}
-BY_LENGTH = ("rloo_outcome", "gigpo", "peer_credit")  # run on the shorter journeys as well
-BY_PAYMENT = ("rloo_outcome", "return_to_go", "peer_credit")  # and where the outcome's reward comes with the choice
+ENV = {"forks": 6, "tip": 1.0}
 
 
 def main() -> None:
@@ -42,19 +37,10 @@ def main() -> None:
     if not options.draw:
         os.environ["OMP_NUM_THREADS"] = "1"
         chosen = options.only or list(METHODS)
-        do((Job(m, TUNING_SEED, lr, MAIN) for m in chosen for lr in LRS), options.processes)
-        do(final_jobs(chosen), options.processes)
+        do([Job(m, seed, LR, ENV) for seed in SEEDS for m in chosen], options.processes)
     records = read()
-    draw(records, MAIN, SHORTER, SEEDS)
-    write_page(records, MAIN, SHORTER, AT_ONCE, SEEDS)
-
-
-def final_jobs(chosen: Iterable[str]) -> list[Job]:
-    """The runs that are compared; learning rates are those that were best on the tuning seed."""
-    lrs = best_lr(read(), MAIN, TUNING_SEED)
-    jobs = [Job(m, seed, lrs[m], MAIN) for seed in SEEDS for m in chosen]
-    jobs += [Job(m, s, lrs[m], env) for env in SHORTER for s in SEEDS for m in BY_LENGTH if m in chosen]
-    return jobs + [Job(m, s, lrs[m], AT_ONCE) for s in SEEDS for m in BY_PAYMENT if m in chosen]
+    draw(records, ENV, SEEDS)
+    write_page(records, ENV, SEEDS)
 
 
 def read() -> list[dict[str, Any]]:

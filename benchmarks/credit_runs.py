@@ -28,19 +28,18 @@ class Method:
 
 
 METHODS: Mapping[str, Method] = {
-    "grpo": Method("outcome broadcast: GRPO", "grpo"),
-    "rloo": Method("outcome broadcast: RLOO", "rloo"),
+    "grpo": Method("outcome broadcast of the whole return: GRPO", "grpo"),
     "rloo_outcome": Method(
-        "outcome broadcast: RLOO on the outcome part alone",
+        "outcome broadcast of the outcome part alone: RLOO",
         "rloo",
         {"credit": {"name": "outcome_broadcast", "parts": "outcome"}},
     ),
     "return_to_go": Method("turn return-to-go, leave-one-out", "rloo", {"credit": "rtg_turn"}),
-    "turn_rloo": Method("turn return-to-go, leave-one-out by turn: turn_rloo", "turn_rloo"),
     "mt_grpo": Method("MT-GRPO", "mt_grpo"),
     "gigpo": Method("GiGPO", "gigpo"),
     "bilevel_ppo": Method("bi-level GAE", "bilevel_ppo"),
     "peer_credit": Method("ours: peer_credit", "peer_credit"),
+    "state_credit": Method("ours: state_credit", "state_credit"),
 }
 
 

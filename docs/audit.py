@@ -78,12 +78,12 @@ READING = """## What the numbers say
   biased as soon as episodes differ in length.
 * A value that is exact makes every lambda unbiased, and 0 the best; one that errs biases every lambda below 1. With
   lambda 1, or as a plain baseline, no critic biases anything.
-* With so few peers the noise of the baseline itself is the largest part: `ema`, which is worse than the group's mean on
-  average, has half the variance of it in groups of two. Return-to-go alone gains nothing, and the mean of the few who
-  met the same state loses: `peer_returns` weighs them with all other turns of the group and is ahead of both.
+* With so few peers the noise of the baseline itself is the largest part: `ema`, a running mean that knows no group, has
+  half the variance of `leave_one_out` in errand with groups of two. Return-to-go alone gains little, and the mean of
+  the few who met the same state can lose: `peer_returns` steadies it with all other turns of the group.
 * No baseline takes off what happens by chance after the action. Averaging it over all who passed the next state does
-  (`state_pooled`; `state_values` to the end). Together with `peer_returns` that is the preset `state_credit`, the least
-  variance here of what is unbiased and needs no critic.
+  (`state_pooled`; `state_values` to the end). With `peer_returns` that is the preset `state_credit`, the least variance
+  here of what is unbiased, needs no critic and compares within the group.
 """
 TREES = """## Branched rollouts
 

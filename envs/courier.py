@@ -119,6 +119,6 @@ class Courier(Env):
         return StepResult(observation, sum(rewards.values()), arrived, False, info)
 
     def _state(self) -> str:
-        """All that the rewards to come depend on, beside what will be said: not the roads taken after the first."""
+        """All that the rewards to come depend on, beside what will be said."""
         goods = str(self.task.data["goods"])
-        return goods if self.road is None else f"{goods}/{self.road}/{self.passed}"
+        return goods if self.road is None else f"{goods}/{self._delivered():g}/{self.passed}"

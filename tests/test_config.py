@@ -209,7 +209,7 @@ def test_missing_or_binary_file_is_refused(tmp_path: Path) -> None:
         ("objective.preset=nowhere.toml", "the objective preset 'nowhere.toml' cannot be read"),
         ("objective.preset=grpo_opd", "set learner.teacher to a checkpoint"),
         ("learner.teacher=calculator", "nothing in it reads a teacher"),
-        ("learner.value_lr=0.1", "has no critic and would ignore it"),
+        ("learner.value_lr=0.2", "has no critic and would ignore it"),
         ("rollout.group_size=1", "group"),
         ("env.id=calculater", "did you mean 'calculator'?"),
         ("env.settings.dificulty=easy", "difficulty"),

@@ -153,7 +153,7 @@ def test_the_suite_of_the_docs_loads(tmp_path: Path) -> None:
 def test_the_objective_of_the_docs_is_sound(tmp_path: Path) -> None:
     from agentrl.objective import load_spec
 
-    [text] = blocks(ROOT / "docs" / "objective.md", "toml")
+    text = next(body for body in blocks(ROOT / "docs" / "objective.md", "toml") if body.startswith("[objective]"))
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(f'name = "a"\nenv = {{ id = "calculator" }}\n{text}', encoding="utf-8")
     objective = read_recipe(recipe).objective

@@ -51,7 +51,8 @@ def _reward_side_faults(spec: ObjectiveSpec) -> Iterator[str]:
         yield "two penalties in the reward are for the same reference: keep one of them"
     if any(c.needs_teacher for c in spec.kl_in_reward) and any(t.needs_teacher for t in spec.terms):
         yield "the teacher is counted twice, in the reward and as a term: keep one of them"
-    if spec.credit.parts == "none" and not spec.kl_in_reward and not spec.terms:
+    acting = any(c.needs_reference or c.needs_teacher for c in spec.kl_in_reward)
+    if spec.credit.parts == "none" and not acting and not spec.terms:
         yield "no reward is credited (credit.parts = 'none') and nothing stands in its place: set credit.parts = 'all'"
     keys = [c.key for c in spec.components if isinstance(c, Remembers)]
     if len(set(keys)) < len(keys):

@@ -36,9 +36,12 @@ def greedy_groups(*greedy: float | None):
 def test_greedy_baseline():
     assert method("greedy").spec.needs_greedy
     assert per_trajectory(credited(method("greedy"), greedy_groups(1, 0.25, None))) == [0, -1, 0.75, -0.25, 0, 0]
-    for groups in (greedy_groups(None, None), groups_of([1, 0])):
-        with pytest.raises(ConfigError, match="no group of this batch has a valid one"):
-            credited(method("greedy"), groups)
+    with pytest.raises(ConfigError, match="no group of this batch has one"):
+        credited(method("greedy"), groups_of([1, 0]))
+
+
+def test_greedy_rollouts_that_all_failed_stop_nothing():
+    assert per_trajectory(credited(method("greedy"), greedy_groups(None, None))) == [0, 0, 0, 0]
 
 
 def test_the_value_of_a_token_or_of_a_turns_first_token():

@@ -99,3 +99,9 @@ def test_a_missing_column_is_told(slots):
     method = objective("reinforce", **{**BASE, **slots})
     with pytest.raises(ConfigError, match="the loss reads the column"):
         method.loss(tokens([-1.0], [-1.0], [1.0], columns={}))
+
+
+def test_two_that_choose_into_one_column_are_refused():
+    with pytest.raises(ConfigError, match="prepare the same column"):
+        objective("reinforce", **{**BASE, "regularize": [{"name": "kl_cov", "share": s} for s in (0.1, 0.2)]})
+    objective("reinforce", **{**BASE, "regularize": ["kl_cov", "positive_nll"], "gate": "clip_cov"})

@@ -204,7 +204,7 @@ def test_tree_credits_a_shared_turn_with_the_mean_of_its_branches():
     assert case.credit("tree").tolist() == [0.5, 1, 1, 0.5, 0, 0, 0.25, 0.25, 0.25, 1, 1, 1]
 
 
-@pytest.mark.parametrize(("parts", "credited"), [("all", 1.75), ("outcome", 1.0), ("process", 0.75), ("none", 0.0)])
+@pytest.mark.parametrize(("parts", "credited"), [("all", 1.75), ("outcome", 1.0), ("process", 0.75)])
 def test_parts_of_the_reward_can_be_credited_alone(parts, credited):
     made = episode([(1, 1, 0.0), (1, 1, 0.0)])
     rewards = ({"step": 0.25}, {"step": 0.5, "correct": 1.0})

@@ -79,6 +79,8 @@ def test_t40_opsm():
     assert MISMATCHES["opsm"](delta=0.5)(inputs).tolist() == [1, 1, 0, 0, 1, 1]
     assert MISMATCHES["opsm"](delta=1.0)(inputs).tolist() == [1] * 6
     assert MISMATCHES["opsm"](delta=0.04)(inputs).tolist() == [1, 1, 0, 0, 0, 0]
+    neutral = tokens([-2.0], [-2.0], [0.0], behavior_logprobs=[-0.5])
+    assert MISMATCHES["opsm"](delta=0.5)(neutral).tolist() == [1]
 
 
 def test_opsm_sees_the_policys_drift_since_the_step_began():

@@ -22,7 +22,7 @@ close = pytest.approx
 
 def shaped(groups, *steps):
     """The parts after these steps, and the batch."""
-    method = objective("reinforce", shape=list(steps))
+    method = objective("reinforce", shape=list(steps), baseline="group_mean")
     batch = method.select(groups)
     x, parts = RewardInputs(batch, Scores(), {}), Parts.of(batch)
     for step in method.spec.shape:
@@ -114,7 +114,7 @@ def test_threshold_replaces_all_parts():
     assert parts.names == ("threshold",)
     assert parts.kinds == ("outcome",)
     assert parts.values[:, 0].tolist() == [0, 0, 1, 0, 1]  # .7 + .2 + .1 reaches 1
-    _, parts = shaped([group], {"name": "threshold", "at": float("-inf")})
+    _, parts = shaped([group], {"name": "threshold", "at": -1e9})
     assert parts.values[:, 0].tolist() == [0, 0, 1, 1, 1]
 
 
@@ -133,7 +133,9 @@ def test_a_shape_keeps_the_batch_and_what_it_was_given(step, groups):
     batch = objective("reinforce").select(groups)
     given_parts = Parts.of(batch)
     kept = given_parts.values.copy()
-    objective("reinforce", shape=step).spec.shape[0](RewardInputs(batch, Scores(), {}), given_parts)
+    objective("reinforce", shape=step, baseline="group_mean").spec.shape[0](
+        RewardInputs(batch, Scores(), {}), given_parts
+    )
     assert np.array_equal(given_parts.values, kept)
     empty, parts = shaped([], step)
     assert parts.values.shape[0] == empty.n_trajectories == 0

@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import pytest
 import torch
 
 from agentrl.rollout.records import read_trajectories
+from agentrl.trajectory import Outcome
+from tests.objective.play import groups_of, objective
 from tests.train.runs import command, lines, run, wait_for_step, weights
 
 SHORT = ("warmup.steps=4", "evaluation.every=0", "evaluation.tasks=4", "train.steps=2", "train.checkpoint_every=0")
@@ -25,7 +28,7 @@ addresses = "everything that a run must carry from step to step"
 source = "none"
 in_frame = true
 
-kl_in_reward = [{ name = "adaptive_k1", initial = 0.3, target = 0.01, horizon = 20 }]
+kl_in_reward = [{ name = "adaptive_k1", initial = 0.3, target = 100.0, horizon = 20 }]
 credit = { name = "gae_token", lam = 0.9 }
 baseline = "value"
 scale = { name = "whiten", level = "token" }
@@ -82,7 +85,8 @@ def test_a_killed_run_with_critic_and_memory_ends_as_if_it_had_not_been(recipe_f
     for name, tensor in expected["value_head"].items():
         assert torch.equal(tensor, got["value_head"][name]), name
     assert facts["memory"] == facts_got["memory"]
-    assert next(iter(facts["memory"].values())) not in ({}, {"beta": 0.3})  # it has moved, and came back bit for bit
+    (remembered,) = facts["memory"].values()
+    assert remembered["beta"] == pytest.approx(0.3 * (1 - 0.2 * 12 / 20) ** 6)  # the KL never comes near its target
     volatile = {"time", "rollout_s", "update_s", "step_s"}
     for a, b in zip(lines(whole), lines(killed), strict=True):
         assert {k: v for k, v in a.items() if k not in volatile} == {k: v for k, v in b.items() if k not in volatile}
@@ -125,6 +129,19 @@ class Rare(Env):
 def rare(tmp_path: Path) -> str:
     (tmp_path / "rare.py").write_text(RARE)
     return f"env.id={tmp_path / 'rare.py'}:Rare"
+
+
+def test_what_is_missing_is_what_the_filter_that_refills_dropped() -> None:
+    groups = groups_of([0, 1], [1, 1], [0, 0], [0, 3])
+    broken = replace(groups[0].trajectories[0], outcome=Outcome.FAILED_ENV, reward=None)
+    refills = objective("grpo", filters=[{"name": "zero_variance_drop", "refill": 2}, "std_top_p"])
+    assert [refills.missing(groups, wanted=4, rounds=n) for n in range(4)] == [2, 2, 0, 0]
+    assert refills.missing(groups, wanted=2, rounds=0) == 0
+    assert refills.missing(groups, wanted=3, rounds=0) == 1
+    assert refills.missing([replace(groups[0], trajectories=(broken,))], wanted=2, rounds=0) == 0
+    after = objective("grpo", filters=["std_top_p", {"name": "zero_variance_drop", "refill": 2}])
+    assert after.missing(groups, wanted=4, rounds=0) == 0
+    assert objective("grpo", filters=["zero_variance_drop"]).missing(groups, wanted=4, rounds=0) == 0
 
 
 def test_groups_without_a_difference_are_played_for_again(recipe_file: Path, rare: str, tmp_path: Path) -> None:

@@ -29,7 +29,8 @@ class StateValues(Credit):
     came to s says nothing of what follows, so where equal ids mean equal futures and no state leads back to itself,
     E[V(s)] is the value of s, whoever passed it, by induction from the last states back; so Q_k has the mean of
     r_k + gamma G_{k+1} given s_k and a_k. Without shared states it is the turn's reward-to-go. Where states do come
-    back, a trajectory counts at each by its first visit, and the averaging ends after as many passes as the group has turns.
+    back, a trajectory counts at each by its first visit, and the averaging ends after as many passes as the group has
+    turns.
     """
 
     gamma: float = 1.0

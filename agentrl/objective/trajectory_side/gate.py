@@ -125,7 +125,7 @@ class ClipCov(Gate):
     cov_high: float = 5.0
     of_tokens: ClassVar[bool] = True  # with a ratio of several tokens the others' losses would train a drawn one
     needs_logprobs: ClassVar[bool] = True
-    prepared: ClassVar[str] = "clip_cov"
+    column: ClassVar[str] = "clip_cov"
 
     def __post_init__(self) -> None:
         at_least("gate 'clip_cov'", 0.0, low=self.low, high=self.high)
@@ -134,11 +134,11 @@ class ClipCov(Gate):
 
     def columns(self, batch: Batch, scores: Scores, advantages: Float64Array) -> Mapping[str, FloatArray]:
         drawn = random_within("gate 'clip_cov'", batch, scores, advantages, self.share, self.cov_low, self.cov_high)
-        return {self.prepared: drawn}
+        return {self.column: drawn}
 
     def __call__(self, inputs: LossInputs, ratio: Tensor) -> Gated:
         gated = clipped(inputs.advantages, ratio, self.low, self.high, float("inf"))
-        drawn = inputs.column(self.prepared) > 0
+        drawn = inputs.column(self.column) > 0
         return Gated(gated.loss.where(~drawn, 0.0), gated.cut | drawn)
 
 

@@ -35,17 +35,17 @@ class KlCov(Regularizer):
     coef: float = 1.0
     share: float = 0.0002
     needs_logprobs: ClassVar[bool] = True
-    prepared: ClassVar[str] = "kl_cov"
+    column: ClassVar[str] = "kl_cov"
 
     def __post_init__(self) -> None:
         at_least("regularize 'kl_cov'", 0.0, coef=self.coef)
         within("regularize 'kl_cov'", 0.0, 1.0, share=self.share)
 
     def columns(self, batch: Batch, scores: Scores, advantages: Float64Array) -> Mapping[str, FloatArray]:
-        return {self.prepared: highest("regularize 'kl_cov'", batch, scores, advantages, self.share)}
+        return {self.column: highest("regularize 'kl_cov'", batch, scores, advantages, self.share)}
 
     def __call__(self, inputs: LossInputs) -> Tensor | None:
-        return self.coef * log_ratio(inputs).abs() * inputs.column(self.prepared)
+        return self.coef * log_ratio(inputs).abs() * inputs.column(self.column)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +56,17 @@ class PositiveNll(Regularizer):
     """
 
     coef: float = 0.1
-    prepared: ClassVar[str] = "positive_nll"
+    column: ClassVar[str] = "positive_nll"
 
     def __post_init__(self) -> None:
         at_least("regularize 'positive_nll'", 0.0, coef=self.coef)
 
     def columns(self, batch: Batch, scores: Scores, advantages: Float64Array) -> Mapping[str, FloatArray]:
         right = np.array([succeeded(t) for t in batch.trajectories], np.float32)
-        return {self.prepared: right[batch.token_trajectory] * batch.loss_mask}
+        return {self.column: right[batch.token_trajectory] * batch.loss_mask}
 
     def __call__(self, inputs: LossInputs) -> Tensor | None:
-        return -self.coef * inputs.column(self.prepared) * inputs.logprobs
+        return -self.coef * inputs.column(self.column) * inputs.logprobs
 
 
 @dataclass(frozen=True, slots=True)
