@@ -82,8 +82,8 @@ READING = """## What the numbers say
   half the variance of `leave_one_out` in errand with groups of two. Return-to-go alone gains little, and the mean of
   the few who met the same state can lose: `peer_returns` steadies it with all other turns of the group.
 * No baseline takes off what happens by chance after the action. Averaging it over all who passed the next state does
-  (`state_pooled`; `state_values` to the end). With `peer_returns` that is the preset `state_credit`, the least variance
-  here of what is unbiased, needs no critic and compares within the group.
+  (`state_pooled`; `state_values` to the end). With `peer_returns` that is the preset `state_credit`: on average over
+  the settings the least variance of what is unbiased, needs no critic and compares within the group.
 """
 TREES = """## Branched rollouts
 

@@ -36,8 +36,9 @@ def test_std_top_p_keeps_the_ceiling_of_a_share(share, kept):
 
 
 def test_a_share_that_divides_evenly_is_not_rounded_up():
-    groups = groups_of(*[[float(g), 0] for g in range(30)])
-    assert len(FILTERS["std_top_p"](share=0.1).keep(groups)) == 3
+    groups = groups_of(*[[float(g), 0] for g in range(100)])
+    assert 0.07 * 100 > 7
+    assert len(FILTERS["std_top_p"](share=0.07).keep(groups)) == 7
     assert names(FILTERS["std_top_p"]().keep(groups_of([1, 0], [1, 0], [1, 0], [2, 0]))) == ["3"]
     assert names(FILTERS["std_top_p"](share=0.5).keep(groups_of([1, 0], [1, 0], [1, 0]))) == ["0", "1"]
 
@@ -49,6 +50,11 @@ def test_a_share_that_divides_evenly_is_not_rounded_up():
 def test_snr_top_p_keeps_as_few_groups_as_hold_a_share_of_the_variance(p, kept):
     """Of a sum of .875 the first holds .5714, the first two .8571."""
     assert names(FILTERS["snr_top_p"](p=p).keep(groups_of(*SPREADS))) == list(kept)
+
+
+def test_a_share_that_is_held_exactly_needs_no_further_group():
+    for n, p in ((2, 0.5), (4, 0.25), (10, 0.3), (3, 1 / 3)):
+        assert len(FILTERS["snr_top_p"](p=p).keep(groups_of(*[[1, 0]] * n))) == round(n * p)
 
 
 def test_snr_top_p_keeps_nothing_where_nothing_varies():

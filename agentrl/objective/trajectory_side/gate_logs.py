@@ -38,7 +38,7 @@ class LogspaceGeo(Gate):
     def __call__(self, inputs: LossInputs, ratio: Tensor) -> Gated:
         a = inputs.advantages
         logs, outside = clipped_logs(inputs, -self.bound, self.bound)
-        s = bounded_exp(mean_over(inputs.sequence_ids, inputs, logs))
+        s = bounded_exp(mean_over(inputs.sequence_ids, logs))
         return Gated(-a * s, outside | at_bound(s))
 
 
@@ -73,7 +73,7 @@ class L2LogRatio(Gate):
         at_least("gate 'l2_logratio'", _SMALLEST, tau=self.tau)
 
     def __call__(self, inputs: LossInputs, ratio: Tensor) -> Gated:
-        miss = inputs.advantages - self.tau * sum_over(inputs.sequence_ids, inputs, log_ratio(inputs))
+        miss = inputs.advantages - self.tau * sum_over(inputs.sequence_ids, log_ratio(inputs))
         return Gated(miss**2, miss.new_zeros(miss.shape) > 0)
 
 

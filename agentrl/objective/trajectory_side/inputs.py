@@ -6,8 +6,8 @@ What comes in: one micro-batch of loss tokens. What goes out: its part of the up
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
 
 from agentrl.errors import ConfigError
 from agentrl.objective.batch import Memory
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LossInputs:
-    """One micro-batch. A token with weight 0 is masked: it is in no loss, no statistic and no diagnostic."""
+    """One micro-batch. Tokens of weight 0 are masked: `loss.policy_loss` takes them out first of all."""
 
     logprobs: Tensor  # [A] nats, under the weights being trained; carries the gradient
     old_logprobs: Tensor  # [A] nats, under the weights the step started from; no gradient. On-policy: logprobs.detach()
@@ -35,6 +35,16 @@ class LossInputs:
     returns: Tensor | None = None  # [A] what it is to predict; NaN where it is not asked
     columns: Mapping[str, Tensor] = field(default_factory=dict)  # [A] each, as the components prepared them
     memory: Memory = field(default_factory=dict)  # of earlier steps
+
+    def trained(self) -> LossInputs:
+        """Without the tokens of weight 0, so that no number of theirs reaches a loss, a statistic or a gradient."""
+        used = self.weights > 0
+        kept: dict[str, Any] = {"columns": {name: x[used] for name, x in self.columns.items()}}
+        for f in fields(self):
+            x = getattr(self, f.name)
+            if f.name not in ("columns", "memory") and x is not None:
+                kept[f.name] = x[used]
+        return replace(self, **kept)
 
     def column(self, name: str) -> Tensor:
         """[A] a prepared column.

@@ -24,6 +24,7 @@ def policy_loss(spec: ObjectiveSpec, inputs: LossInputs) -> LossOutput:
     Raises:
         ConfigError: a component needs log-probs of a reference, entropies or values, and there are none.
     """
+    inputs = inputs.trained()
     anchor = spec.anchor(inputs)
     inputs = replace(inputs, anchor_logprobs=anchor)
     gated = spec.gate(inputs, spec.ratio(inputs, anchor))
@@ -38,22 +39,20 @@ def policy_loss(spec: ObjectiveSpec, inputs: LossInputs) -> LossOutput:
     penalties = [penalty for each in spec.regularize if (penalty := each(inputs)) is not None]
     of_critic = spec.critic.loss(inputs)
     per_token = sum([*penalties, *([] if of_critic is None else [of_critic])], start=policy)
-    used = inputs.weights > 0
-    loss = (inputs.weights * per_token.where(used, 0.0)).sum()
+    loss = (inputs.weights * per_token).sum()
     rows["policy_loss"] = policy.detach()
     if penalties:
         rows["regularizer"] = sum(penalties[1:], start=penalties[0]).detach()
     if of_critic is not None:
         rows["critic_loss"] = of_critic.detach()
-    return _output(loss, used, {**rows, **_by_sign(inputs, cut)})
+    return _output(loss, {**rows, **_by_sign(inputs, cut)})
 
 
-def _output(loss: Tensor, used: Tensor, rows: dict[str, Tensor]) -> LossOutput:
-    rows = {name: row.where(used, 0.0) for name, row in rows.items()}
+def _output(loss: Tensor, rows: dict[str, Tensor]) -> LossOutput:
     sums = {name: row.sum() for name, row in rows.items()}
-    sums["tokens"] = used.sum().to(loss.dtype)
+    sums["tokens"] = loss.new_tensor(len(rows["ratio"]))
     maxima = {name: _largest(rows[name]) for name in ("ratio", "old_abs", "behavior_abs")}
-    return LossOutput(loss=loss, sums=sums, maxima=maxima, samples={"ratio": rows["ratio"][used]})
+    return LossOutput(loss=loss, sums=sums, maxima=maxima, samples={"ratio": rows["ratio"]})
 
 
 def _by_sign(inputs: LossInputs, cut: Tensor) -> dict[str, Tensor]:

@@ -101,7 +101,7 @@ class GeometricMask(Mismatch):
         check_band("mismatch 'geometric_mask'", self.low, self.high)
 
     def __call__(self, inputs: LossInputs) -> Tensor:
-        mean = bounded_exp(mean_over(inputs.sequence_ids, inputs, sampler_gap(inputs)))
+        mean = bounded_exp(mean_over(inputs.sequence_ids, sampler_gap(inputs)))
         return ((mean >= self.low) & (mean <= self.high)).to(mean.dtype)
 
 
@@ -121,7 +121,7 @@ class Opsm(Mismatch):
 
     def __call__(self, inputs: LossInputs) -> Tensor:
         gap = inputs.behavior_logprobs - inputs.logprobs.detach()
-        drifted = mean_over(inputs.sequence_ids, inputs, gap) > self.delta
+        drifted = mean_over(inputs.sequence_ids, gap) > self.delta
         return (~(drifted & (inputs.advantages < 0))).to(gap.dtype)
 
 
@@ -137,7 +137,7 @@ def sampler_ratio(inputs: LossInputs) -> Tensor:
 
 def sequence_ratio(inputs: LossInputs) -> Tensor:
     """[A] the product of `sampler_ratio` over the trajectory, at each of its tokens."""
-    return bounded_exp(sum_over(inputs.sequence_ids, inputs, sampler_gap(inputs)))
+    return bounded_exp(sum_over(inputs.sequence_ids, sampler_gap(inputs)))
 
 
 def zero_outside(ratio: Tensor, low: float, high: float) -> Tensor:

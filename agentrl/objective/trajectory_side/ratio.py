@@ -49,7 +49,7 @@ class TurnRatio(Ratio):
     whole: ClassVar[bool] = True
 
     def __call__(self, inputs: LossInputs, anchor: Tensor) -> Tensor:
-        return bounded_exp(mean_over(turn_keys(inputs), inputs, inputs.logprobs - anchor))
+        return bounded_exp(mean_over(turn_keys(inputs), inputs.logprobs - anchor))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class SequenceGeo(Ratio):
     whole: ClassVar[bool] = True
 
     def __call__(self, inputs: LossInputs, anchor: Tensor) -> Tensor:
-        return bounded_exp(mean_over(inputs.sequence_ids, inputs, inputs.logprobs - anchor))
+        return bounded_exp(mean_over(inputs.sequence_ids, inputs.logprobs - anchor))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class SequenceProduct(Ratio):
     whole: ClassVar[bool] = True
 
     def __call__(self, inputs: LossInputs, anchor: Tensor) -> Tensor:
-        return bounded_exp(sum_over(inputs.sequence_ids, inputs, inputs.logprobs - anchor))
+        return bounded_exp(sum_over(inputs.sequence_ids, inputs.logprobs - anchor))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class SeqTokenSg(Ratio):
 
     def __call__(self, inputs: LossInputs, anchor: Tensor) -> Tensor:
         now = inputs.logprobs.detach()
-        value = bounded_exp(mean_over(inputs.sequence_ids, inputs, now - anchor))
+        value = bounded_exp(mean_over(inputs.sequence_ids, now - anchor))
         return value * (inputs.logprobs - now).where(~at_bound(value), 0.0).exp()
 
 

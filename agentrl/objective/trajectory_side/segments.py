@@ -1,7 +1,7 @@
 """Sums and means over the tokens of a trajectory or a turn, inside one micro-batch.
 
-What comes in: [A] a number for each token, and ids. What goes out: [A] each token's own trajectory's (or turn's)
-statistic, with gradient. Tokens of weight 0 count for nothing.
+What comes in: ids, and [A] a number for each token. What goes out: [A] each token's own trajectory's (or turn's)
+statistic, with gradient. Knows no masks: tokens that are not trained on are gone by now.
 """
 
 from __future__ import annotations
@@ -14,16 +14,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def sum_over(ids: Tensor, inputs: LossInputs, x: Tensor) -> Tensor:
-    """[A] sum of x over the loss tokens with the same id."""
+def sum_over(ids: Tensor, x: Tensor) -> Tensor:
+    """[A] sum of x over the tokens with the same id."""
     count = int(ids.max()) + 1 if len(ids) else 0
-    kept = x.where(inputs.weights > 0, 0.0)
-    return kept.new_zeros(count).index_add(0, ids, kept)[ids]
+    return x.new_zeros(count).index_add(0, ids, x)[ids]
 
 
-def mean_over(ids: Tensor, inputs: LossInputs, x: Tensor) -> Tensor:
-    """[A] mean of x over the loss tokens with the same id."""
-    return sum_over(ids, inputs, x) / sum_over(ids, inputs, x.detach().new_ones(x.shape)).clamp(min=1.0)
+def mean_over(ids: Tensor, x: Tensor) -> Tensor:
+    """[A] mean of x over the tokens with the same id."""
+    return sum_over(ids, x) / sum_over(ids, x.new_ones(x.shape))
 
 
 def turn_keys(inputs: LossInputs) -> Tensor:

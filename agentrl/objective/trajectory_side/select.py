@@ -22,7 +22,7 @@ from agentrl.objective.trajectory_side.base import GroupFilter, TokenFilter
 from agentrl.trajectory import BoolArray, Group
 
 SAME_REWARD = 1e-9  # rewards closer than this are equal: sums of the same parts in another order
-_ROUNDING = 1e-9  # 0.1 of 30 groups are 3, not 3.0000000000000004
+_ROUNDING = 1e-9  # 0.07 of 100 groups are 7, not 7.000000000000001
 
 
 @dataclass(frozen=True, slots=True)
