@@ -39,7 +39,7 @@ PARAMETERS: Mapping[tuple[str, str], Mapping[str, float]] = {
     ("gate", "sigmoid"): {"tau_positive": 1.5, "tau_negative": 2.5},
     ("gate", "clip_cov"): {"low": 0.1, "high": 0.3, "share": 0.2, "cov_low": 0.05, "cov_high": 5.0},
     ("gate", "logspace_geo"): {"bound": 0.1},
-    ("gate", "prob_mask"): {"low": 0.05, "high": 0.1, "cap": 1.4},
+    ("gate", "prob_mask"): {"low": 0.0513, "high": 0.1037, "cap": 1.4},
     ("mismatch", "geometric_mask"): {"low": 0.9, "high": 1.2},
     ("mismatch", "sequence_mask"): {"low": 0.5, "high": 1.5},
     ("mismatch", "opsm"): {"delta": 0.05},
