@@ -292,6 +292,11 @@ def test_the_penalised_gradient_is_that_of_the_return_less_the_kl():
     assert true_gradient(spec, one_task(of, 2)) == pytest.approx(slopes, abs=1e-8)
 
 
+def test_a_regularizer_is_left_out():
+    plain, regularized = (compare(fair(regularize=r), settings()) for r in ([], [{"name": "k3", "coef": 0.5}]))
+    assert plain == regularized
+
+
 def test_a_shape_of_one_trajectory_is_part_of_what_is_maximised_and_one_of_the_group_is_not():
     thresholded = fair(shape=[{"name": "threshold", "at": 0.8}], baseline="none")
     assert verdict_of(thresholded) is Verdict.UNBIASED
@@ -368,6 +373,28 @@ def test_the_causes_of_a_bias_are_found():
     assert "ratio sequence_geo" in cause
     (cause,) = blame.causes(fair(credit={"name": "rtg_turn", "gamma": 0.9}))
     assert "discounts by gamma 0.9" in cause
+
+
+def test_rows_as_text_by_hand():
+    row = {
+        "name": "x",
+        "critic": "wrong",
+        "verdict": "biased",
+        "why": "because",
+        "residual": [0.02, 0.1234, 0.0],
+        "cosine": [0.9, 0.8, 1.0],
+        "variance": [2.0, 0.5, 8.0],
+    }
+    assert report.brief(row) == ("x, wrong critic", "biased", "12%", "0.800", "2.00", "because")
+    assert report.brief({**row, "variance": [1.0, None, 1.0]})[4] == "-"
+    assert report.brief({**row, "residual": [], "critic": None})[:3] == ("x", "biased", "-")
+    table = {"settings": ["a", "b", "c"], "rows": [row, {**row, "verdict": "scaled", "critic": None}]}
+    assert report.markdown(table, columns=("verdict", "error", "cosine", "variance")).splitlines() == [
+        "| | verdict | error | cosine | variance |",
+        "|---|---|---|---|---|",
+        "| x, wrong critic | biased | 2% 12% 0 | 0.800 | 2.00 0.50 8.00 |",
+        "| x | **scaled** | 2% 12% 0 | 0.800 | 2.00 0.50 8.00 |",
+    ]
 
 
 RECORD = report.recorded()
