@@ -135,7 +135,8 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {"ppo": {"kl_in_reward": "none", "cri
 
 
 def credit_of(objective: Objective, batch: Batch, scores: Scores) -> Callable[[], object]:
-    return lambda: objective.credit(replace(batch), scores)
+    asked = replace(scores, values=scores.values if objective.spec.needs_values else None)
+    return lambda: objective.credit(replace(batch), asked)
 
 
 def alone(name: str, call: Callable[[], object], times: int, goal: float | None) -> Row:

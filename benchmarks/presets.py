@@ -36,7 +36,7 @@ LAST = 5  # steps that the success of sampled play is averaged over
 TEACHER_STEPS = 20  # of GRPO from the same start: what the teacher has that its students have not
 RECIPE = Path(__file__).parent.parent / "scenarios/train/calculator.toml"
 RUNS = Path("runs/presets")
-MAIN = ("rloo", "ppo", "grpo", "dr_grpo", "gspo", "gigpo", "turn_rloo", "peer_credit")
+MAIN = ("rloo", "ppo", "grpo", "dr_grpo", "gspo", "gigpo", "turn_rloo", "peer_credit", "state_credit")
 NOT_TRAINED = {
     "sft": "on a policy's own samples its gradient is 0 in expectation; `[warmup]` has its loss",
 }

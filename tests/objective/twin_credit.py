@@ -172,7 +172,9 @@ def state_pooled(group: Sequence[Sequence[Step]], gamma: float) -> list[list[flo
 def state_values(group: Sequence[Sequence[Step]], gamma: float) -> list[list[float]]:
     """Of each turn of each trajectory of a group: single returns, averaged again and again over who shares a state."""
     values = [rtg_turn(steps, gamma) for steps in group]
-    for _ in range(sum(map(len, group))):
+    named = {step.state for steps in group for step in steps} - {None}
+    nameless = sum(step.state is None for steps in group for step in steps)
+    for _ in range(len(named) + nameless):
         values = [[_averaged(group, values, i, k, gamma) for k in range(len(steps))] for i, steps in enumerate(group)]
     return values
 

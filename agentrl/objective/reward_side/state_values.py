@@ -29,8 +29,8 @@ class StateValues(Credit):
     came to s says nothing of what follows, so where equal ids mean equal futures and no state leads back to itself,
     E[V(s)] is the value of s, whoever passed it, by induction from the last states back; so Q_k has the mean of
     r_k + gamma G_{k+1} given s_k and a_k. Without shared states it is the turn's reward-to-go. Where states do come
-    back, a trajectory counts at each by its first visit, and the averaging ends after as many passes as the group has
-    turns.
+    back, a trajectory counts at each by its first visit, and the averaging ends after as many passes as the group met
+    states.
     """
 
     gamma: float = 1.0
@@ -45,7 +45,8 @@ class StateValues(Credit):
         steps = turn_rewards(batch, rewards)
         values = discounted_suffix_sums(steps, batch.turn_counts, self.gamma)
         visits = first_visits(batch, states, np.ones(len(states), np.bool_))
-        passes = np.bincount(batch.turn_groups)[batch.turn_groups]  # [K] no chain of states in its group is longer
+        met = batch.turn_groups[np.unique(states, return_index=True)[1]]  # [states] in which group
+        passes = np.bincount(met)[batch.turn_groups]  # [K] no chain of states that does not come back is longer
         for done in range(int(passes.max(initial=0))):
             averaged = steps + self.gamma * next_in_run(pool(states, visits, values), batch.turn_counts)
             averaged = np.where(done < passes, averaged, values)
