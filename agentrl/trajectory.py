@@ -86,6 +86,15 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolUse:
+    """One tool call that was run or refused."""
+
+    name: str  # "" where there is no such tool
+    seconds: float = field(compare=False)
+    error: str | None = None  # the kind of error that the policy was told; None: it went well
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
     """One action and what the environment answered."""
 
@@ -97,6 +106,9 @@ class Turn:
     void: bool = False  # the action held neither a tool call nor an answer
     node_id: str | None = None  # equal ids in a group = one sampled turn that branched trajectories share
     value: float | None = None  # return to be expected from this turn's state on, from fresh rollouts out of it
+    engine_s: float = 0.0  # wall seconds from the request to the completion
+    env_s: float = 0.0  # wall seconds of the environment's answer, its tools included
+    tools: tuple[ToolUse, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +154,7 @@ class Group:
     task_id: str
     trajectories: tuple[Trajectory, ...]
     greedy: Trajectory | None = None  # the task played without sampling: for the greedy baseline; it may have failed
+    failed: tuple[Trajectory, ...] = ()  # attempts that failed and were played anew: in no statistic of the objective
 
     @property
     def valid(self) -> tuple[Trajectory, ...]:
@@ -150,8 +163,14 @@ class Group:
 
     @property
     def played(self) -> tuple[Trajectory, ...]:
-        """Every episode, the greedy one last."""
-        return self.trajectories if self.greedy is None else (*self.trajectories, self.greedy)
+        """Every episode: those that count, the greedy one, the failed attempts before them."""
+        return (*self.trajectories, *([] if self.greedy is None else [self.greedy]), *self.failed)
+
+    @property
+    def oldest_version(self) -> int:
+        """Version of the oldest weights that sampled a token of it; a very late one where nothing was sampled."""
+        sampled = (s.versions[s.action_mask] for t in self.trajectories for s in t.segments)
+        return min((int(versions.min()) for versions in sampled if len(versions)), default=2**62)
 
 
 def succeeded(trajectory: Trajectory, threshold: float = 1.0) -> bool:

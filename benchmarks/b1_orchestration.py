@@ -15,8 +15,9 @@ from agentrl.engine.scripted import ScriptedEngine, canned
 from agentrl.render.parser import HermesParser
 from agentrl.render.renderer import Renderer
 from agentrl.render.tokenizer import ByteTokenizer
-from agentrl.rollout.collector import EnvPool, play
+from agentrl.rollout.envs import EnvPool
 from agentrl.rollout.episode import Job
+from agentrl.rollout.play import play
 from agentrl.rollout.settings import RolloutSettings
 
 TURNS = 4
@@ -56,7 +57,7 @@ def main() -> None:
         def measure(jobs: list[Job] = jobs, settings: RolloutSettings = settings, pool: EnvPool = pool) -> float:
             call = play(jobs, make_env=pool, engine=engine, renderer=renderer, settings=settings)
             began = time.perf_counter()
-            trajectories = asyncio.run(call)
+            trajectories = [played.trajectory for played in asyncio.run(call)]
             spent = time.perf_counter() - began
             assert all(t.reward == 1.0 and len(t.turns) == TURNS for t in trajectories)
             return 1e6 * spent / (TURNS * len(jobs))

@@ -32,17 +32,26 @@ _MAY_BE_ZERO = frozenset(
         "warmup.optimizer.warmup_steps",
         "warmup.optimizer.betas",
         "rollout.max_failed_share",
+        "rollout.retry.engine",
+        "rollout.retry.env",
+        "rollout.retry.tool",
+        "rollout.retry.sandbox",
+        "rollout.retry.verifier",
+        "rollout.retry.backoff_s",
+        "rollout.retry.backoff_max_s",
         "learner.optimizer.weight_decay",
         "learner.optimizer.warmup_steps",
         "learner.optimizer.betas",
         "evaluation.every",
         "train.steps",
+        "train.max_staleness",
         "train.checkpoint_every",
         "train.save_trajectories_every",
         "launch.threads",
     }
 )
 _MOST = {"engine.vllm.gpu_memory_utilization": 1.0, "rollout.max_failed_share": 1.0}
+_LEAST = {"rollout.oversample": 1.0}
 _BELOW = {"warmup.optimizer.betas": 1.0, "learner.optimizer.betas": 1.0}
 
 
@@ -70,6 +79,8 @@ def check_ranges(recipe: Recipe) -> None:
             raise ConfigError(f"{path} is {number}, wanted {wanted}")
         if path == "seed" and number >= 2**63:
             raise ConfigError(f"seed is {number}, wanted less than 2**63")
+        if number < _LEAST.get(path, 0):
+            raise ConfigError(f"{path} is {number}, wanted at least {_LEAST[path]:g}")
         if number > _MOST.get(path, math.inf):
             raise ConfigError(f"{path} is {number}, wanted at most {_MOST[path]:g}")
         if number >= _BELOW.get(path, math.inf):

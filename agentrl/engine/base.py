@@ -7,7 +7,7 @@ sampled so far.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -61,8 +61,13 @@ class Engine(Protocol):
         """Most tokens (prompt and completion together) that one request may have."""
         ...
 
+    @property
+    def broken(self) -> str | None:
+        """Why it can sample no more until it is closed and started again; None: it can."""
+        ...
+
     async def start(self) -> None:
-        """Get ready to sample.
+        """Get ready to sample. An engine that was closed waits for `update_weights` before it samples again.
 
         Raises:
             EngineFailure: the backend did not come up.
@@ -91,6 +96,11 @@ class Engine(Protocol):
         Raises:
             EngineFailure: the weights could not be loaded.
         """
+        ...
+
+    def metrics(self) -> Mapping[str, float]:
+        """What the engine knows of its own work since it was asked last, under `engine/...`: the share of prompt tokens
+        that were in its cache, requests, waiting, memory. An engine tells what it can."""
         ...
 
     async def close(self) -> None:

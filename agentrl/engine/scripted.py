@@ -101,6 +101,10 @@ class ScriptedEngine:
     def max_context(self) -> int:
         return self._max_context
 
+    @property
+    def broken(self) -> str | None:
+        return None
+
     async def start(self) -> None:
         return None
 
@@ -128,6 +132,9 @@ class ScriptedEngine:
 
     async def update_weights(self, source: WeightSource, version: int) -> None:
         raise EngineFailure("a scripted engine has no weights to update: train with engine.kind = 'hf' or 'vllm'")
+
+    def metrics(self) -> Mapping[str, float]:
+        return {}
 
     async def close(self) -> None:
         for event in self._aborts.values():

@@ -13,6 +13,7 @@ from typing import Any
 from agentrl.env.base import Env, Observation, StepResult
 from agentrl.errors import EnvFailure, VerifierFailure
 from agentrl.messages import AssistantMessage, SystemMessage, ToolMessage, UserMessage
+from agentrl.trajectory import ToolUse
 
 _MESSAGES = (SystemMessage, UserMessage, AssistantMessage, ToolMessage)
 _TOLERANCE = 1e-6
@@ -91,6 +92,11 @@ def _want_info(where: str, info: object) -> None:
     metrics = info.get("metrics", {})
     if not isinstance(metrics, Mapping) or not all(_is_number(value) for value in metrics.values()):
         raise EnvFailure(f"{where}'s info['metrics'] must map names to numbers, got {_shown(metrics)}")
+
+
+    tools = info.get("tools", ())
+    if not isinstance(tools, Sequence) or not all(isinstance(use, ToolUse) for use in tools):
+        raise EnvFailure(f"{where}'s info['tools'] must be a sequence of ToolUse, got {_shown(tools)}")
 
 
 def _is_number(value: object) -> bool:

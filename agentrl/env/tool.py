@@ -11,8 +11,9 @@ import asyncio
 import inspect
 import math
 import re
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from types import MethodType
 from typing import Any, TypeVar, overload
@@ -27,6 +28,7 @@ from agentrl.errors import AgentRLError, EnvDefinitionError
 F = TypeVar("F", bound=Callable[..., Any])
 
 MARK = "tool"
+NO_TOOL = ("malformed", "unknown_tool")  # errors of calls that name no tool
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MIN_RESULT_CHARS = 100  # the note about what was left out must fit
 
@@ -49,6 +51,7 @@ class ToolResult:
 
     content: str
     error: str | None = None
+    seconds: float = field(default=0.0, compare=False)  # from the call to the answer
 
 
 @overload
@@ -126,6 +129,11 @@ class Tool:
         Raises:
             AgentRLError: the function raised one (ToolFailure, SandboxFailure, ...): the fault is not the model's.
         """
+        began = time.perf_counter()
+        result = await self._call(arguments)
+        return replace(result, seconds=time.perf_counter() - began)
+
+    async def _call(self, arguments: Mapping[str, Any]) -> ToolResult:
         deadline = asyncio.timeout(self.deadline_s)
         try:
             named = self.arguments.validate(arguments)

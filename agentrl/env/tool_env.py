@@ -136,7 +136,7 @@ class ToolEnv(Env):
         play.over = terminated or truncated
         if play.over:
             rewards |= await self._outcome(play, (), truncated=truncated)
-        info = {"rewards": rewards, "metrics": dict(play.metrics), **self._info()}
+        info = {"rewards": rewards, "metrics": dict(play.metrics), "tools": turn.tools, **self._info()}
         return StepResult(answers, sum(rewards.values()), terminated, truncated, info)
 
     async def conclude(self, action: AssistantMessage | None) -> Mapping[str, float]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from agentrl.env.task import Task
-from agentrl.env.tool import ToolResult
+from agentrl.env.tool import NO_TOOL, ToolResult
 from agentrl.messages import AssistantMessage, Message, ToolCall
+from agentrl.trajectory import ToolUse
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,14 @@ class TurnView:
     index: int  # from 0
     action: AssistantMessage
     calls: tuple[tuple[ToolCall, ToolResult], ...]
+
+    @property
+    def tools(self) -> tuple[ToolUse, ...]:
+        """Which tools were called, how long each took; the name is "" where there is no such tool."""
+        return tuple(
+            ToolUse("" if result.error in NO_TOOL else call.name, result.seconds, result.error)
+            for call, result in self.calls
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,8 @@ from agentrl.errors import ConfigError
 from agentrl.evaluate.result import EvaluationResult, ScenarioResult, SuiteResult, summarise
 from agentrl.evaluate.suite import Scenario, Suite
 from agentrl.render.renderer import Renderer
-from agentrl.rollout.collector import play
 from agentrl.rollout.episode import Job
+from agentrl.rollout.play import play
 from agentrl.rollout.settings import RolloutSettings
 from agentrl.seeds import derive_seed
 from agentrl.trajectory import Trajectory
@@ -97,7 +97,7 @@ async def evaluate_tasks(
         for index, task in enumerate(tasks)
         for attempt in range(repeats)
     ]
-    trajectories = await play(
+    played = await play(
         jobs,
         make_env=make_env,
         engine=engine,
@@ -105,8 +105,10 @@ async def evaluate_tasks(
         settings=replace(settings, temperature=temperature),
         on_done=on_done,
     )
+    trajectories = [each.trajectory for each in played]
     per_task = [trajectories[start : start + repeats] for start in range(0, len(trajectories), repeats)]
-    return summarise(per_task, pass_threshold=pass_threshold)
+    retried = [failed for each in played for failed in each.failed]
+    return summarise(per_task, retried=retried, pass_threshold=pass_threshold)
 
 
 async def _evaluate_scenario(

@@ -74,8 +74,10 @@ def _number(value: float, digits: int) -> str:
 
 def _print_failures(scenario: ScenarioResult, console: Console) -> None:
     for outcome, error in scenario.result.errors.items():
-        times = scenario.result.outcomes[outcome]
-        _print(f"{scenario.name}: {outcome} x{times}, the first: {error}", console, style="red")
+        times, retried = scenario.result.outcomes.get(outcome, 0), scenario.result.retried.get(outcome, 0)
+        again = f" and {retried} played anew" if retried else ""
+        style = "red" if times else "yellow"
+        _print(f"{scenario.name}: {outcome} x{times}{again}, the first: {error}", console, style=style)
 
 
 def _print_faults(scenario: ScenarioResult, console: Console) -> None:

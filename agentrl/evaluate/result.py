@@ -34,7 +34,8 @@ class EvaluationResult:
     reward: Interval
     pass_at: Mapping[int, Interval]  # k -> P(one of k attempts succeeds), for k = the repeats where there are several
     episodes: int  # played, the failed ones included
-    failed: int  # machinery broke, or cancelled
+    failed: int  # machinery broke, or cancelled, and the retries were used up
+    retried: Mapping[str, int]  # attempts that failed and were played anew, by outcome; not among the episodes
     truncated: int
     outcomes: Mapping[str, int]  # every outcome that came up, failed ones included
     errors: Mapping[str, str]  # one error's text for each failed outcome
@@ -54,6 +55,7 @@ class EvaluationResult:
             "pass_at": {str(k): interval.to_dict() for k, interval in self.pass_at.items()},
             "episodes": self.episodes,
             "failed": self.failed,
+            "retried": dict(self.retried),
             "truncated": self.truncated,
             "outcomes": dict(self.outcomes),
             "errors": dict(self.errors),
@@ -131,11 +133,14 @@ class SuiteResult:
         return {"suite": self.name, "overall": overall, "scenarios": [s.to_dict() for s in self.scenarios]}
 
 
-def summarise(per_task: Sequence[Sequence[Trajectory]], *, pass_threshold: float = 1.0) -> EvaluationResult:
+def summarise(
+    per_task: Sequence[Sequence[Trajectory]], *, retried: Sequence[Trajectory] = (), pass_threshold: float = 1.0
+) -> EvaluationResult:
     """Turn the episodes of each task into a result.
 
     Args:
         per_task: for each task its episodes; the most episodes of any task is the k of pass@k.
+        retried: attempts that failed and were played anew; `per_task` has what came of them.
         pass_threshold: an episode succeeded where its outcome rewards sum to at least this.
     """
     played = [t for attempts in per_task for t in attempts]
@@ -150,9 +155,10 @@ def summarise(per_task: Sequence[Sequence[Trajectory]], *, pass_threshold: float
         pass_at={repeats: pass_at_k_interval(successes, repeats)} if repeats > 1 else {},
         episodes=len(played),
         failed=len(played) - len(valid),
+        retried=_sorted_counts(t.outcome.value for t in retried),
         truncated=sum(t.outcome.truncated for t in valid),
         outcomes=_sorted_counts(t.outcome.value for t in played),
-        errors=_errors(played),
+        errors=_errors([*played, *retried]),
         turns=_mean(len(t.turns) for t in valid),
         tokens=_mean(t.n_tokens for t in valid),
         action_tokens=_mean(t.n_action_tokens for t in valid),

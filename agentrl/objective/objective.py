@@ -47,15 +47,16 @@ class Objective:
                 batch = replace(batch, loss_mask=batch.loss_mask & each.mask(batch))
         return replace(batch, metrics={**selection_metrics(groups), **filter_metrics(valid, batch, version)})
 
-    def missing(self, groups: Sequence[Group], *, wanted: int, rounds: int) -> int:
-        """How many of `wanted` groups a filter that refills leaves out, once more were played `rounds` times."""
-        kept, lacking = drop_failed(groups), 0
-        for each in self.spec.filters:
-            if isinstance(each, GroupFilter):
-                before, kept = len(kept), each.keep(kept)
-                if each.refill > rounds:
-                    lacking = max(lacking, min(before - len(kept), wanted - len(kept)))
-        return lacking
+    @property
+    def refill(self) -> int:
+        """How many groups a step may be played in place of those that are not useful, in multiples of the step's."""
+        return max((each.refill for each in self.spec.filters if isinstance(each, GroupFilter)), default=0)
+
+    def useful(self, group: Group) -> bool:
+        """Whether every filter that refills keeps the group. One whose episodes all failed is not a filter's to drop."""
+        kept = drop_failed([group])
+        refilling = [each for each in self.spec.filters if isinstance(each, GroupFilter) and each.refill]
+        return not kept or all(each.keep(kept) for each in refilling)
 
     def credit(self, batch: Batch, scores: Scores, memory: Memory | None = None) -> Credited:
         """One advantage for every action token: (credit - baseline) scaled, plus the terms; 0 off the loss mask.

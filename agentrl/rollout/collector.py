@@ -1,145 +1,74 @@
-"""Plays many episodes at once and hands over groups.
+"""Collects the groups of training steps from episodes that are played all the time.
 
-What comes in: tasks, a way to make environments, an engine, a renderer, limits. What goes out: groups of
-trajectories, in an order that depends on the seed alone. A slot is refilled as soon as its episode ends; no turn
-waits for another episode's turn. Knows no model, no objective and no file.
+What comes in: tasks, a way to make environments, an engine, a renderer, limits, and which groups are wanted. What goes
+out: for each step its groups. Nothing waits for an episode but the group it belongs to. Knows no model, no objective
+and no file.
+
+With `max_staleness` = 0 the collector plays the groups of one step, under one version of the weights, and nothing is in
+flight between two steps. A group that is not useful is played for again at once, by another task; which task that is
+depends on how many there were before it in the step, so what a step collects is a function of the plan, not of who was
+first.
+
+With `max_staleness` = n > 0 the groups of the next n steps are begun as well, and go on while the learner learns and
+the weights change under them. A step takes the groups that are done, the oldest first. A group of which a token is
+older than n versions is stale: dropped and played for again, or kept for the objective to correct.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-import warnings
+import math
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Protocol
-
-import numpy as np
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from agentrl.engine.base import Engine
 from agentrl.env.base import Env
-from agentrl.env.calling import invoke
 from agentrl.env.tasks import TaskSource
-from agentrl.errors import BoundaryError, EnvFailure, RunStoppedError, UserError
 from agentrl.render.renderer import Renderer
-from agentrl.rollout.episode import Job, failed_trajectory, run_episode
-from agentrl.rollout.pool import run_pool
+from agentrl.rollout.envs import EnvPool
+from agentrl.rollout.episode import Job
+from agentrl.rollout.failures import FailureWatch
+from agentrl.rollout.lag import LoopLag
+from agentrl.rollout.plan import GroupJobs, Plan
+from agentrl.rollout.play import Played, Player, Recover
 from agentrl.rollout.settings import RolloutSettings
-from agentrl.seeds import derive_seed
 from agentrl.trajectory import Group, Trajectory
 
-_CLOSE_DEADLINE_S = 10.0
-_episode_numbers = itertools.count()
+Stale = Literal["drop", "keep"]
+_Order = tuple[int, int]  # the step a group was begun for, and its number there
 
 
-class EnvPool:
-    """Environments between episodes. One that failed is closed and never used again."""
-
-    def __init__(self, make_env: Callable[[], Env]) -> None:
-        self._make_env = make_env
-        self._free: list[Env] = []
-
-    def take(self) -> Env:
-        """A free environment, or a new one.
-
-        Raises:
-            EnvFailure: it could not be made.
-        """
-        if self._free:
-            return self._free.pop()
-        try:
-            return self._make_env()
-        except (BoundaryError, UserError):
-            raise
-        except Exception as error:
-            raise EnvFailure(f"the environment could not be made: {type(error).__name__}: {error}") from error
-
-    async def give(self, env: Env, *, healthy: bool) -> None:
-        if healthy:
-            self._free.append(env)
-        else:
-            await _close(env)
-
-    async def close(self) -> None:
-        while self._free:
-            await _close(self._free.pop())
-
-
-async def _close(env: Env) -> None:
-    """Close an environment; one that cannot be closed is left behind with a warning, for its episodes are over."""
-    try:
-        async with asyncio.timeout(_CLOSE_DEADLINE_S):
-            await invoke(env.close)
-    except Exception as error:
-        warnings.warn(f"{type(env).__name__}.close: {type(error).__name__}: {error}", RuntimeWarning, stacklevel=2)
-
-
-async def play(
-    jobs: Sequence[Job],
-    *,
-    make_env: Callable[[], Env] | EnvPool,
-    engine: Engine,
-    renderer: Renderer,
-    settings: RolloutSettings,
-    on_done: Callable[[Trajectory], None] | None = None,
-) -> list[Trajectory]:
-    """Play every job, at most `settings.concurrency` at once; trajectories come in the order of the jobs.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """Which groups a run wants.
 
     Args:
-        make_env: makes an environment, or a pool that outlives this call.
-        on_done: told of each trajectory as soon as it is sealed.
+        useful: whether a group counts; for one that does not another task is played.
+        refill: most groups a step that are played in place of others, in multiples of `groups_per_step`.
+        max_staleness: most versions between the weights that sampled a token and those that learn from it.
+        stale: what becomes of an older group.
+        steps: of the run; nothing is begun for later ones. None: no end.
     """
-    envs = make_env if isinstance(make_env, EnvPool) else EnvPool(make_env)
 
-    async def played(job: Job, env: Env) -> Trajectory:
-        healthy = False
-        try:
-            episode_id = f"{job.group_id}/{next(_episode_numbers)}"
-            trajectory = await run_episode(job, env, engine, renderer, settings, episode_id=episode_id)
-            healthy = not trajectory.outcome.failed
-            return trajectory
-        finally:
-            await envs.give(env, healthy=healthy)
-
-    async def one(job: Job) -> Trajectory:
-        try:
-            env = envs.take()
-        except BoundaryError as error:
-            trajectory = failed_trajectory(job, error)
-        else:
-            trajectory = await played(job, env)
-        if on_done is not None:
-            on_done(trajectory)
-        return trajectory
-
-    try:
-        return await run_pool(jobs, one, concurrency=settings.concurrency)
-    finally:
-        if envs is not make_env:
-            await envs.close()
-
-
-class Missing(Protocol):
-    """Says how many groups are to be played beside those that were."""
-
-    def __call__(self, groups: Sequence[Group], *, wanted: int, rounds: int) -> int:
-        """
-        Args:
-            groups: those of the step so far.
-            wanted: how many the step is to have.
-            rounds: how often more were played already.
-        """
-        ...
+    useful: Callable[[Group], bool] | None = None
+    refill: int = 0
+    max_staleness: int = 0
+    stale: Stale = "drop"
+    steps: int | None = None
 
 
 class Collector:
-    """Collects the groups of a training step.
+    """Plays ahead as far as `demand` allows, and hands over the groups of each step.
 
-    Which tasks a step plays, and with which seeds, is a pure function of the run's seed, the step and the round, so a
-    resumed run plays what the uninterrupted one would have played.
+    The collector owns its tasks: `close` cancels and awaits them, and so does a `collect` that fails or is cancelled.
 
     Args:
+        seed: of the tasks and of all that is sampled.
         greedy: play each task once more without sampling, into `Group.greedy`.
+        recover: awaited before an episode that the engine failed is played anew.
+        on_done: told of each trajectory that counts, as soon as it is sealed.
     """
 
     def __init__(
@@ -152,115 +81,159 @@ class Collector:
         *,
         seed: int,
         greedy: bool = False,
+        demand: Demand | None = None,
+        recover: Recover | None = None,
         on_done: Callable[[Trajectory], None] | None = None,
     ) -> None:
-        self._tasks, self._engine, self._renderer, self._settings = tasks, engine, renderer, settings
-        self._envs = EnvPool(make_env)
-        self._seed, self._greedy = seed, greedy
-        self._on_done = on_done
-        self._epoch = -1
-        self._order = np.empty(0, np.int64)
+        self._plan = Plan(tasks, settings, seed=seed, greedy=greedy)
+        self._envs, self._engine, self._settings = EnvPool(make_env), engine, settings
+        self._player = Player(
+            self._envs, engine, renderer, settings, recover=recover, on_attempt=self._attempted
+        )
+        self._demand, self._on_done = demand or Demand(), on_done
+        self._slots = asyncio.Semaphore(settings.concurrency)
+        self._running: dict[asyncio.Task[None], GroupJobs] = {}
+        self._ready: dict[_Order, Group] = {}
+        self._unwanted: list[tuple[_Order, Group]] = []  # others are played in their place
+        self._changed = asyncio.Event()
+        self._error: BaseException | None = None
+        self._step = self._position = self._more = self._refills = 0
+        self._counts: Counter[str] = Counter()
+        self._watch = FailureWatch(settings.max_failed_share)
+        self.metrics: Mapping[str, float] = {}  # of the step that was collected last
 
-    async def collect(self, step: int, missing: Missing | None = None) -> list[Group]:
-        """Play the step's groups, and in further rounds those that are missing still.
+    async def collect(self, step: int) -> list[Group]:
+        """The step's groups: `groups_per_step` that count, and those that others were played in place of.
 
         Raises:
             RunStoppedError: more episodes failed than `rollout.max_failed_share` allows.
         """
-        wanted = self._settings.groups_per_step
-        groups = await self._play(self.jobs(step))
-        check_failures([t for group in groups for t in group.played], self._settings.max_failed_share)
-        for rounds in itertools.count():
-            more = 0 if missing is None else missing(groups, wanted=wanted, rounds=rounds)
-            if more <= 0:
-                break
-            groups += await self._play(self.more_jobs(step, rounds, more))
-            check_failures([t for group in groups for t in group.played], self._settings.max_failed_share)
+        try:
+            async with LoopLag() as lag:
+                groups = await self._collect(step)
+        except BaseException:
+            await self._cancel()
+            raise
+        self.metrics = {**lag.metrics(), **self._counted()}
         return groups
 
-    async def _play(self, jobs: Sequence[Job]) -> list[Group]:
-        trajectories = await play(
-            jobs,
-            make_env=self._envs,
-            engine=self._engine,
-            renderer=self._renderer,
-            settings=self._settings,
-            on_done=self._on_done,
-        )
-        size = self._settings.group_size
-        parts = (trajectories[i : i + size + self._greedy] for i in range(0, len(jobs), size + self._greedy))
-        return [
-            Group(part[0].group_id, part[0].task_id, tuple(part[:size]), part[size] if self._greedy else None)
-            for part in parts
-        ]
-
-    def jobs(self, step: int) -> list[Job]:
-        """The step's episodes: `groups_per_step` tasks, `group_size` times each, and greedily where that is asked."""
-        first, count = step * self._settings.groups_per_step, self._settings.groups_per_step
-        places = enumerate(range(first, first + count))
-        return [job for g, at in places for job in self._group(self._index(at), f"s{step}g{g}", at)]
-
-    def more_jobs(self, step: int, rounds: int, count: int) -> list[Job]:
-        """The episodes of `count` tasks beside the step's own, after `rounds` such rounds.
-
-        Of a data set, in an order of the step; those that the step plays anyway come last.
-        """
-        jobs = []
-        for g in range(count):
-            place = rounds * self._settings.groups_per_step + g
-            jobs += self._group(self._other_index(step, place), f"s{step}r{rounds}g{g}", f"{step}/{place}")
-        return jobs
-
-    def _group(self, index: int, group_id: str, place: int | str) -> list[Job]:
-        """The episodes of one task; `place` tells them apart from all others of the run."""
-        task = self._tasks.task(index)
-        seeds = [derive_seed(self._seed, "episode", place, member) for member in range(self._settings.group_size)]
-        jobs = [Job(task, group_id, seed) for seed in seeds]
-        if self._greedy:
-            jobs.append(Job(task, group_id, derive_seed(self._seed, "greedy", place), greedy=True))
-        return jobs
-
-    def _index(self, position: int) -> int:
-        """Which task stands at `position` of the run's endless task stream.
-
-        A data set is shuffled anew each pass. Procedural tasks begin at an index that is the run's own.
-        """
-        size = self._tasks.size
-        if size is None:
-            return derive_seed(self._seed, "task", position)
-        epoch, place = divmod(position, size)
-        if epoch != self._epoch:
-            self._epoch = epoch
-            self._order = np.random.default_rng(derive_seed(self._seed, "epoch", epoch)).permutation(size)
-        return int(self._order[place])
-
-    def _other_index(self, step: int, place: int) -> int:
-        """Which task stands at `place` of those that a step may play beside its own."""
-        size = self._tasks.size
-        if size is None:
-            return derive_seed(self._seed, "task", "more", step, place)
-        first, count = step * self._settings.groups_per_step, self._settings.groups_per_step
-        own = [self._index(position) for position in range(first, first + count)]
-        order = np.random.default_rng(derive_seed(self._seed, "more", step)).permutation(size)
-        is_own = np.isin(order, own)
-        return int(np.concatenate([order[~is_own], order[is_own]])[place % size])
-
     async def close(self) -> None:
+        """Cancel what is running, and give the environments back."""
+        await self._cancel()
         await self._envs.close()
 
+    async def _collect(self, step: int) -> list[Group]:
+        self._step, self._more, self._refills = step, 0, 0
+        for order in [order for order, group in self._ready.items() if self._is_stale(group)]:
+            self._judge(order, self._ready.pop(order))
+        self._begin_step(step)
+        wanted = self._settings.groups_per_step
+        while self._error is None and len(self._ready) < wanted and self._running:
+            self._changed.clear()
+            await self._changed.wait()
+        if self._error is not None:
+            raise self._error
+        taken = [(order, self._ready.pop(order)) for order in sorted(self._ready)[:wanted]]
+        self._counts["stale_groups"] += sum(self._is_stale(group) for _, group in taken)
+        taken, self._unwanted = sorted([*taken, *self._unwanted], key=lambda each: each[0]), []
+        if not self._demand.max_staleness:
+            self._counts["discarded_groups"] += len(self._ready)
+            self._ready.clear()
+            await self._cancel()
+        return [group for _, group in taken]
 
-def check_failures(trajectories: Sequence[Trajectory], max_share: float) -> None:
-    """Stop a run whose episodes fail, or end before the policy could say anything.
+    def _begin_step(self, step: int) -> None:
+        """Begin the groups of this step and of those that may be played ahead, as far as they are not begun yet."""
+        size, demand = self._settings.groups_per_step, self._demand
+        last = step + demand.max_staleness
+        if demand.steps is not None:
+            last = max(step, min(last, demand.steps - 1))
+        first = step * size
+        self._position = max(self._position, first) if demand.max_staleness else first
+        while self._position < (last + 1) * size:
+            self._begin(self._plan.group(self._position), divmod(self._position, size))
+            self._position += 1
+        surplus = math.ceil((self._settings.oversample - 1) * size - 1e-9)
+        while surplus > 0 and len(self._running) + len(self._ready) < (last - step + 1) * size + surplus:
+            self._begin_another()
 
-    Raises:
-        RunStoppedError: names each way to fail, how often it came up, and one error's text.
-    """
-    failed = [t for t in trajectories if t.outcome.failed or not t.turns]
-    if not trajectories or len(failed) / len(trajectories) <= max_share:
-        return
-    counts = Counter(t.outcome for t in failed)
-    examples = {outcome: next(t.error for t in failed if t.outcome is outcome) for outcome in counts}
-    told = "; ".join(f"{outcome.value} x{n}: {examples[outcome]}" for outcome, n in counts.most_common())
-    raise RunStoppedError(
-        f"{len(failed)} of {len(trajectories)} episodes failed, and rollout.max_failed_share = {max_share}: {told}"
-    )
+    def _begin_another(self) -> None:
+        """Begin a group beside the plan's own."""
+        self._begin(self._plan.more(self._step, self._more), (self._step, self._settings.groups_per_step + self._more))
+        self._more += 1
+
+    def _begin(self, jobs: GroupJobs, order: _Order) -> None:
+        self._watch.expect(len(jobs.jobs))
+        task = asyncio.create_task(self._play(jobs, order), name=jobs.group_id)
+        self._running[task] = jobs
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.pop(task, None)
+        if not task.cancelled() and task.exception() is not None:
+            self._error = self._error or task.exception()
+        self._changed.set()
+
+    async def _play(self, jobs: GroupJobs, order: _Order) -> None:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                episodes = [tasks.create_task(self._episode(job)) for job in jobs.jobs]
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        played = [episode.result() for episode in episodes]
+        trajectories = [each.trajectory for each in played]
+        greedy = trajectories.pop() if jobs.greedy is not None else None
+        failed = tuple(t for each in played for t in each.failed)
+        self._judge(order, Group(jobs.group_id, jobs.sampled[0].task.id, tuple(trajectories), greedy, failed))
+
+    async def _episode(self, job: Job) -> Played:
+        async with self._slots:
+            played = await self._player.play(job)
+        if self._on_done is not None:
+            self._on_done(played.trajectory)
+        return played
+
+    def _judge(self, order: _Order, group: Group) -> None:
+        """Keep a group for its step, or have another one played in its place."""
+        demand = self._demand
+        if demand.stale == "drop" and self._is_stale(group):
+            self._counts["stale_groups"] += 1
+            self._begin_another()
+            return
+        if self._refills < demand.refill * self._settings.groups_per_step and demand.useful is not None:
+            if not demand.useful(group):
+                self._refills += 1
+                self._counts["refilled_groups"] += 1
+                self._unwanted.append((order, group))
+                self._begin_another()
+                return
+        self._ready[order] = group
+
+    def _is_stale(self, group: Group) -> bool:
+        limit = self._demand.max_staleness
+        return limit > 0 and self._engine.version - group.oldest_version > limit
+
+    def _attempted(self, trajectory: Trajectory, again: bool) -> None:
+        if again:
+            self._watch.expect(1)
+            self._counts["retried_episodes"] += 1
+        self._watch.saw(trajectory)
+
+    def _counted(self) -> dict[str, float]:
+        """What was counted since the last step; then counting begins anew."""
+        counts, self._counts = self._counts, Counter()
+        self._watch = FailureWatch(self._settings.max_failed_share)
+        self._watch.expect(sum(len(jobs.jobs) for jobs in self._running.values()))
+        gauges = {}
+        if self._demand.max_staleness:
+            gauges["ahead_groups"] = float(len(self._running) + len(self._ready))
+        return {**{name: float(n) for name, n in counts.items() if n}, **gauges}
+
+    async def _cancel(self) -> None:
+        """Cancel and await every running group."""
+        running = dict(self._running)
+        for task in running:
+            task.cancel()
+        if running:
+            self._counts["discarded_groups"] += len(running)
+            await asyncio.wait(running)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
@@ -120,8 +121,9 @@ class _Episode:
             room = self.max_tokens - len(self.stream)
             if room <= 0:
                 return await self._cut(Outcome.TRUNCATED_TOKENS, None)
+            began = time.perf_counter()
             completion = await self._complete(min(room, self.settings.max_tokens_per_turn), len(self.stream.turns))
-            self.stream.act(completion, state_id=state_id)
+            self.stream.act(completion, state_id=state_id, engine_s=time.perf_counter() - began)
             action = self.renderer.parse(completion.token_ids)
             if completion.finish_reason != "stop" and all(call.error for call in action.tool_calls):
                 self.stream.mark_void()
@@ -169,7 +171,9 @@ class _Episode:
         async def step() -> tuple[StepResult, Mapping[str, float]]:
             return checked_step(self.env, await invoke(self.env.step, action))
 
+        began = time.perf_counter()
         result, parts = await self._boundary("step", step(), EnvFailure)
+        self.stream.answered(time.perf_counter() - began, tuple(result.info.get("tools", ())))
         self.stream.reward(parts)
         self.messages.extend(result.observation)
         self.metrics = result.info.get("metrics", self.metrics)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from agentrl.trajectory import Completion, IntArray, Segment, Turn
+from agentrl.trajectory import Completion, IntArray, Segment, ToolUse, Turn
 
 
 @dataclass(slots=True)
@@ -43,17 +43,22 @@ class Recorder:
         self._ids[self._n : end] = token_ids
         self._n = end
 
-    def act(self, completion: Completion, *, state_id: str | None) -> None:
+    def act(self, completion: Completion, *, state_id: str | None, engine_s: float = 0.0) -> None:
         """Append sampled tokens as one turn."""
         start = self._n
         self.feed(completion.token_ids)
         span = slice(start, self._n)
         self._sampled.append((span, completion))
-        self.turns.append(Turn(0, span, state_id=state_id, finish_reason=completion.finish_reason))
+        reason = completion.finish_reason
+        self.turns.append(Turn(0, span, state_id=state_id, finish_reason=reason, engine_s=engine_s))
 
     def mark_void(self) -> None:
         """Say of the last turn that its action held neither a tool call nor an answer."""
         self.turns[-1] = replace(self.turns[-1], void=True)
+
+    def answered(self, env_s: float, tools: tuple[ToolUse, ...]) -> None:
+        """Say of the last turn how long the environment took to answer, and which tools it ran."""
+        self.turns[-1] = replace(self.turns[-1], env_s=env_s, tools=tools)
 
     def reward(self, parts: Mapping[str, float]) -> None:
         """Add reward parts to the last turn."""

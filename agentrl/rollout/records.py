@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from agentrl.errors import DataError, MissingDependencyError
-from agentrl.trajectory import Outcome, Segment, Trajectory, Turn
+from agentrl.trajectory import Outcome, Segment, ToolUse, Trajectory, Turn
 
 _TOKEN_FIELDS = {"token_ids": np.int64, "action_mask": np.bool_, "logprobs": np.float32, "versions": np.int64}
 _COUNTS = ("n_turns", "n_tokens", "n_action_tokens")
@@ -138,8 +138,19 @@ def _turns(pa: Any, rows: Sequence[Sequence[Turn]]) -> Any:
         "node_id": _strings(pa, [turn.node_id for turn in flat]),
         "value": pa.array([turn.value for turn in flat], pa.float64()),
         "rewards": _maps(pa, [turn.rewards for turn in flat], pa.float64()),
+        "engine_s": pa.array([turn.engine_s for turn in flat], pa.float64()),
+        "env_s": pa.array([turn.env_s for turn in flat], pa.float64()),
+        "tools": _tools(pa, [turn.tools for turn in flat]),
     }
     structs = pa.StructArray.from_arrays(list(columns.values()), names=list(columns))
+    return pa.ListArray.from_arrays(_offsets(pa, map(len, rows)), structs)
+
+
+def _tools(pa: Any, rows: Sequence[Sequence[ToolUse]]) -> Any:
+    flat = [use for row in rows for use in row]
+    names, errors = _strings(pa, [use.name for use in flat]), _strings(pa, [use.error for use in flat])
+    seconds = pa.array([use.seconds for use in flat], pa.float64())
+    structs = pa.StructArray.from_arrays([names, seconds, errors], names=["name", "seconds", "error"])
     return pa.ListArray.from_arrays(_offsets(pa, map(len, rows)), structs)
 
 
@@ -214,6 +225,9 @@ def _read_turn(turn: Mapping[str, Any]) -> Turn:
         void=turn.get("void", False),
         node_id=turn.get("node_id"),
         value=turn.get("value"),
+        engine_s=turn.get("engine_s", 0.0),
+        env_s=turn.get("env_s", 0.0),
+        tools=tuple(ToolUse(**use) for use in turn.get("tools", ())),
     )
 
 

@@ -7,12 +7,14 @@ had never stopped (on a CPU, with the embedded engine and tools that do not run 
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -33,13 +35,16 @@ from agentrl.objective.loading import load_spec
 from agentrl.objective.objective import Objective
 from agentrl.render.renderer import Renderer
 from agentrl.render.tokenizer import HFTokenizer
-from agentrl.rollout.collector import Collector, check_failures
+from agentrl.rollout.collector import Collector, Demand
+from agentrl.rollout.failures import check_failures
+from agentrl.rollout.metrics import rollout_metrics
 from agentrl.rollout.settings import RolloutSettings
 from agentrl.seeds import derive_seed
 from agentrl.train.build import find_device, load_teacher, make_engine, make_env, make_renderer, policy_folder
 from agentrl.train.display import Display
 from agentrl.train.metrics import env_metrics
-from agentrl.train.recipe import EvaluationSettings, Recipe
+from agentrl.train.recipe import EvaluationSettings, Recipe, TrainSettings
+from agentrl.train.recovery import Recovery
 from agentrl.train.run import Run
 from agentrl.train.summary import RunSummary
 from agentrl.train.warmup import imitate
@@ -161,9 +166,17 @@ async def _reinforce(parts: _Parts, state: dict[str, object], facts: dict[str, A
     start, memory = facts.get("step", 0), facts.get("memory", {})
     if state:
         learner.load_state(state)
-    collector = _collector(parts, engine, stage="rl", rollout=recipe.rollout, greedy=objective.spec.needs_greedy)
     sync = await _sync(parts, learner)
     await sync.push(start)
+    collector = _collector(
+        parts,
+        engine,
+        stage="rl",
+        rollout=recipe.rollout,
+        greedy=objective.spec.needs_greedy,
+        demand=demand_of(objective, recipe.train),
+        recover=Recovery(engine, sync, parts.display.note),
+    )
     if not state:
         await _evaluate(parts, "warmup", 0)
         _save(parts, learner, memory, 0)
@@ -172,23 +185,48 @@ async def _reinforce(parts: _Parts, state: dict[str, object], facts: dict[str, A
     parts.display.stage(f"RL ({recipe.objective.preset})", recipe.train.steps)
     for step in range(start, recipe.train.steps):
         began = time.perf_counter()
+        engine.metrics()  # what came before is not the step's
         with run.timed("rollout"):
-            groups = await collector.collect(step, objective.missing)
-        rollout_s = time.perf_counter() - began
+            groups = await collector.collect(step)
+        rollout_s, told = time.perf_counter() - began, engine.metrics()
         with run.timed("update"):
-            kept = objective.select(groups, version=step)
-            scores = learner.score(kept)
-            credited = objective.credit(kept, scores, memory)
-            result = learner.update(credited, step=step)
-            memory = objective.remember(credited, result)
+            learn = partial(_learn, objective, learner, groups, memory, step)
+            learnt = await asyncio.to_thread(learn) if recipe.train.max_staleness else learn()
+            memory = learnt.memory
         with run.timed("sync"):
             gap = await sync.push(step + 1)
-        metrics = {**credited.metrics, **env_metrics(groups), **result, "sync_gap": gap, "rollout_s": rollout_s}
+        metrics = {**learnt.metrics, **env_metrics(groups), **rollout_metrics(groups, rollout_s), **collector.metrics}
+        metrics |= {**told, "sync_gap": gap, "rollout_s": rollout_s}
         metrics |= {"version": float(engine.version), "step_s": time.perf_counter() - began}
         run.record("rl", step + 1, metrics)
         run.count_failures(trajectory for group in groups for trajectory in group.played)
         parts.display.advance(step + 1, metrics)
         await _after_step(parts, learner, memory, groups, step + 1)
+
+
+class _Learnt(NamedTuple):
+    metrics: Mapping[str, float]
+    memory: Memory
+
+
+def _learn(objective: Objective, learner: Learner, groups: Sequence[Group], memory: Memory, step: int) -> _Learnt:
+    """One step's update: select, score, credit, learn, remember."""
+    kept = objective.select(groups, version=step)
+    scores = learner.score(kept)
+    credited = objective.credit(kept, scores, memory)
+    result = learner.update(credited, step=step)
+    return _Learnt({**credited.metrics, **result}, objective.remember(credited, result))
+
+
+def demand_of(objective: Objective, settings: TrainSettings) -> Demand:
+    """Which groups the objective and the settings of a run ask for."""
+    return Demand(
+        useful=objective.useful,
+        refill=objective.refill,
+        max_staleness=settings.max_staleness,
+        stale=settings.stale,
+        steps=settings.steps,
+    )
 
 
 async def _after_step(parts: _Parts, learner: Learner, memory: Memory, groups: Sequence[Group], step: int) -> None:
@@ -204,12 +242,10 @@ async def _after_step(parts: _Parts, learner: Learner, memory: Memory, groups: S
         _save(parts, learner, memory, step)
 
 
-def _collector(
-    parts: _Parts, engine: Engine, *, stage: str, rollout: RolloutSettings, greedy: bool = False
-) -> Collector:
+def _collector(parts: _Parts, engine: Engine, *, stage: str, rollout: RolloutSettings, **options: Any) -> Collector:
     recipe, tasks = parts.recipe, TaskSource(parts.env, "train")
     seed = derive_seed(recipe.seed, stage)
-    collector = Collector(tasks, lambda: make_env(recipe), engine, parts.renderer, rollout, seed=seed, greedy=greedy)
+    collector = Collector(tasks, lambda: make_env(recipe), engine, parts.renderer, rollout, seed=seed, **options)
     parts.stack.push_async_callback(collector.close)
     return collector
 

@@ -58,6 +58,8 @@ class EvaluationSettings:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainSettings:
     steps: int = 60
+    max_staleness: int = 0  # versions; 0: strictly on-policy; above: episodes go on while the learner learns
+    stale: Literal["drop", "keep"] = "drop"  # groups older than that; kept ones are `objective.mismatch`'s to correct
     checkpoint_every: int = 20  # RL steps; the last step is always kept; 0: only the last
     keep_checkpoints: int = 2
     save_trajectories_every: int = 1  # RL steps; 0: none

@@ -16,6 +16,7 @@ from agentrl.env import StepResult
 from agentrl.errors import EnvDefinitionError, EnvFailure
 from agentrl.messages import SystemMessage, ToolMessage, UserMessage
 from agentrl.tools.calculator import calculator
+from agentrl.trajectory import ToolUse
 from tests.env.orders import Orders, Sleepy, say
 
 
@@ -29,10 +30,10 @@ async def test_an_episode_from_prompt_to_reward() -> None:
     order_id = f"#W{task.data['order']:04}"
     step = await env.step(say(("find_order", {"order_id": order_id})))
     answer = ToolMessage(content=f'{{"item": "{task.answer}"}}', name="find_order", call_id="c0")
-    metrics = {"tool_calls": 1, "tool_errors": 0}
-    assert step == StepResult(
-        (answer,), 0.1, False, False, {"rewards": {"valid_call": 0.1}, "metrics": metrics, "state_id": "50"}
-    )
+    metrics, used = {"tool_calls": 1, "tool_errors": 0}, (ToolUse("find_order", 0.0),)
+    info = {"rewards": {"valid_call": 0.1}, "metrics": metrics, "tools": used, "state_id": "50"}
+    assert step == StepResult((answer,), 0.1, False, False, info)
+    assert step.info["tools"][0].seconds > 0
 
     final = await env.step(AssistantMessage(content=task.answer))
     assert (final.observation, final.terminated, final.truncated) == ((), True, False)

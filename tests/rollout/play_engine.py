@@ -61,5 +61,12 @@ class RandomEngine:
     async def update_weights(self, source: WeightSource, version: int) -> None:
         self.version = version
 
+    @property
+    def broken(self) -> str | None:
+        return None
+
+    def metrics(self) -> dict[str, float]:
+        return {}
+
     async def close(self) -> None:
         return None

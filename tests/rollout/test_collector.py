@@ -3,32 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from agentrl.engine.base import Request
 from agentrl.engine.scripted import ScriptedEngine
 from agentrl.env.base import Env, StepResult
 from agentrl.env.task import Task
 from agentrl.env.tasks import TaskSource
-from agentrl.errors import EngineFailure, RunStoppedError
+from agentrl.errors import EngineFailure, RunStoppedError, SandboxFailure
 from agentrl.messages import AssistantMessage, Message, UserMessage
 from agentrl.objective.batch import Batch
 from agentrl.render.parser import HermesParser
 from agentrl.render.renderer import Renderer
 from agentrl.render.tokenizer import ByteTokenizer
-from agentrl.rollout.collector import Collector, EnvPool, play
+from agentrl.rollout.collector import Collector, Demand
+from agentrl.rollout.envs import EnvPool
 from agentrl.rollout.episode import Job
-from agentrl.rollout.settings import RolloutSettings
+from agentrl.rollout.play import Recover, play
+from agentrl.rollout.settings import RetrySettings, RolloutSettings
 from agentrl.trajectory import Group, Outcome
 from tests.rollout.play_engine import RandomEngine
 
 RENDERER = Renderer(ByteTokenizer(), HermesParser())
-SETTINGS = RolloutSettings(groups_per_step=4, group_size=3, max_tokens_per_episode=5000, concurrency=5)
+NEVER = RetrySettings(engine=0, env=0, tool=0, sandbox=0, verifier=0)
+SETTINGS = RolloutSettings(
+    groups_per_step=4, group_size=3, max_tokens_per_episode=5000, concurrency=5, retry=NEVER
+)
 
 
 class Counting(Env):
@@ -65,10 +73,18 @@ class DataSet(Counting):
 
 
 def make_collector(
-    engine: Any, *, seed: int = 0, env: type[Counting] = Counting, greedy: bool = False, **changes: Any
+    engine: Any,
+    *,
+    seed: int = 0,
+    env: type[Counting] = Counting,
+    greedy: bool = False,
+    demand: Demand | None = None,
+    recover: Recover | None = None,
+    **changes: Any,
 ) -> Collector:
-    settings = RolloutSettings(**{**{f: getattr(SETTINGS, f) for f in SETTINGS.__slots__}, **changes})
-    return Collector(TaskSource(env(), "train"), env, engine, RENDERER, settings, seed=seed, greedy=greedy)
+    limits = replace(SETTINGS, **changes)
+    tasks = TaskSource(env(), "train")
+    return Collector(tasks, env, engine, RENDERER, limits, seed=seed, greedy=greedy, demand=demand, recover=recover)
 
 
 async def test_groups_hold_the_episodes_of_one_task_in_order() -> None:
@@ -105,62 +121,137 @@ def facts(groups: Sequence[Group]) -> list[Any]:
     return [(g.group_id, t.task_id, t.seed, t.segments[0].token_ids.tolist()) for g in groups for t in g.played]
 
 
-def lacking(*counts: int) -> Any:
-    """As many groups are missing as stand here, round by round; what was asked is kept in `asked`."""
-
-    def missing(groups: Sequence[Group], *, wanted: int, rounds: int) -> int:
-        missing.asked.append((len(groups), wanted, rounds))  # type: ignore[attr-defined]
-        return counts[rounds] if rounds < len(counts) else 0
-
-    missing.asked = []  # type: ignore[attr-defined]
-    return missing
+def useless(*names: str) -> Demand:
+    """Groups of these names do not count; others are played in their place."""
+    return Demand(useful=lambda group: group.group_id not in names, refill=2)
 
 
-async def test_missing_groups_are_played_in_further_rounds() -> None:
-    missing = lacking(3, 2)
-    groups = await make_collector(RandomEngine()).collect(2, missing)
-    assert missing.asked == [(4, 4, 0), (7, 4, 1), (9, 4, 2)]
-    ids = [group.group_id for group in groups]
-    assert ids == [*(f"s2g{g}" for g in range(4)), "s2r0g0", "s2r0g1", "s2r0g2", "s2r1g0", "s2r1g1"]
+def ids(groups: Sequence[Group]) -> list[str]:
+    return [group.group_id for group in groups]
+
+
+async def test_for_a_group_that_is_not_useful_another_one_is_played() -> None:
+    collector = make_collector(RandomEngine(), demand=useless("s2g1", "s2g3", "s2more1"))
+    groups = await collector.collect(2)
+    assert ids(groups) == [*(f"s2g{g}" for g in range(4)), "s2more0", "s2more1", "s2more2"]
     assert all(len(group.trajectories) == 3 for group in groups)
-    assert len({t.seed for group in groups for t in group.trajectories}) == 27
-    assert {t.group_id for group in groups for t in group.trajectories} == set(ids)
+    assert len({t.seed for group in groups for t in group.trajectories}) == 21
+    assert collector.metrics["refilled_groups"] == 3
+    assert ids(await collector.collect(3)) == [f"s3g{g}" for g in range(4)]
+    assert "refilled_groups" not in collector.metrics
 
 
-async def test_further_rounds_are_a_function_of_seed_step_and_round() -> None:
-    """Whatever was played before, and however many groups the round before lacked."""
-    whole = make_collector(RandomEngine(), seed=1)
-    await whole.collect(0, lacking(2))
-    later = facts(await whole.collect(1, lacking(2, 2)))
-    assert later == facts(await make_collector(RandomEngine(), seed=1).collect(1, lacking(2, 2)))
-    assert later[:12] == facts(await make_collector(RandomEngine(), seed=1).collect(1))
-    fewer = facts(await make_collector(RandomEngine(), seed=1).collect(1, lacking(1, 2)))
-    assert later[-6:] == fewer[-6:]
-    assert later[-6:] != facts(await make_collector(RandomEngine(), seed=2).collect(1, lacking(2, 2)))[-6:]
+async def test_refilling_ends_at_its_limit() -> None:
+    none = Demand(useful=lambda group: False, refill=2)
+    groups = await make_collector(RandomEngine(), demand=none).collect(0)
+    assert ids(groups) == [*(f"s0g{g}" for g in range(4)), *(f"s0more{k}" for k in range(8))]
+    assert ids(await make_collector(RandomEngine(), demand=replace(none, refill=0)).collect(0)) == ids(groups)[:4]
 
 
-async def test_further_rounds_of_a_data_set_play_other_tasks_while_there_are_any() -> None:
-    collector = make_collector(RandomEngine(), env=DataSet, groups_per_step=2, group_size=1)
+@given(st.lists(st.booleans(), min_size=16, max_size=16), st.integers(0, 2**32))
+@settings(max_examples=40, deadline=None)
+def test_what_a_step_collects_does_not_depend_on_who_was_first(useful: list[bool], seed: int) -> None:
+    """Groups end in any order; which tasks are played in place of others is the plan's alone."""
+    names = [*(f"s1g{g}" for g in range(4)), *(f"s1more{k}" for k in range(12))]
+    wanted = dict(zip(names, useful, strict=True))
+    rng = random.Random(seed)
+
+    async def collected(shuffled: bool) -> list[Any]:
+        async def wait() -> None:
+            for _ in range(rng.randrange(20)):
+                await asyncio.sleep(0)
+
+        engine = RandomEngine(before=(lambda request: wait()) if shuffled else None)
+        demand = Demand(useful=lambda group: wanted.get(group.group_id, True), refill=3)
+        collector = make_collector(engine, demand=demand)
+        return facts(await collector.collect(1))
+
+    assert asyncio.run(collected(True)) == asyncio.run(collected(False))
+
+
+async def test_other_tasks_of_a_data_set_come_before_the_steps_own() -> None:
+    demand = Demand(useful=lambda group: "more" in group.group_id, refill=3)
+    collector = make_collector(RandomEngine(), env=DataSet, groups_per_step=2, group_size=1, demand=demand)
     every = {Task(f"train {i}").id for i in range(6)}
     for step in range(3):
-        tasks = [group.task_id for group in await collector.collect(step, lacking(2, 2, 2))]
-        assert set(tasks[:6]) == every
-        assert set(tasks[6:]) == set(tasks[:2])
-    whole = make_collector(RandomEngine(), env=DataSet, groups_per_step=6, group_size=1)
-    orders = [[group.task_id for group in await whole.collect(step, lacking(6))][6:] for step in range(3)]
-    assert {frozenset(order) for order in orders} == {frozenset(every)}
-    assert len({tuple(order) for order in orders}) > 1
+        own = [group.task_id for group in await collector.collect(step) if "more" not in group.group_id]
+        others = [collector._plan.more(step, place).sampled[0].task.id for place in range(6)]
+        assert set(own + others[:4]) == every
+        assert set(others[4:]) == set(own)
 
 
-async def test_failures_of_further_rounds_are_counted_over_the_step() -> None:
+async def test_failed_episodes_are_played_anew_and_kept_apart() -> None:
+    broken: set[str] = set()
+
     def before(request: Request) -> None:
-        if "r0" in request.episode_id:
-            raise EngineFailure("gone")
+        group, _, number = request.episode_id.partition("/")
+        if group in ("s0g1", "s0g2") and len(broken) < 4 and request.episode_id not in broken:
+            broken.add(request.episode_id)
+            raise EngineFailure(f"gone {number}")
 
-    groups = await make_collector(RandomEngine(before=before, stop=1.0)).collect(0, lacking(1))
-    assert sum(t.outcome.failed for group in groups for t in group.trajectories) == 3
-    with pytest.raises(RunStoppedError, match="6 of 18 episodes failed"):
-        await make_collector(RandomEngine(before=before, stop=1.0), max_failed_share=0.3).collect(0, lacking(2))
+    collector = make_collector(RandomEngine(before=before, stop=1.0), retry=RetrySettings(backoff_s=0.001))
+    groups = await collector.collect(0)
+    assert [len(group.valid) for group in groups] == [3, 3, 3, 3]
+    failed = [t for group in groups for t in group.failed]
+    assert [t.outcome for t in failed] == [Outcome.FAILED_ENGINE] * 4
+    assert {t.group_id for t in failed} <= {"s0g1", "s0g2"}
+    assert collector.metrics["retried_episodes"] == 4
+    assert len({t.seed for group in groups for t in group.played}) == 16
+    assert sum(t.reward is None for group in groups for t in group.played) == 4
+    assert Batch.from_groups(groups).n_trajectories == 12
+
+
+async def test_retries_are_counted_for_each_boundary() -> None:
+    class Breaks(Counting):
+        tries = 0
+
+        async def reset(self, **options: Any) -> Any:
+            type(self).tries += 1
+            if type(self).tries <= 2:
+                raise SandboxFailure("no room")
+            if type(self).tries <= 4:
+                raise OSError("env")
+            return await super().reset(**options)
+
+    retry = RetrySettings(sandbox=2, env=1, backoff_s=0.0)
+    jobs = [Job(Task("x"), "g", 0)]
+    limits = replace(SETTINGS, retry=retry)
+    (played,) = await play(jobs, make_env=Breaks, engine=RandomEngine(), renderer=RENDERER, settings=limits)
+    assert [t.outcome for t in played.failed] == [Outcome.FAILED_SANDBOX] * 2 + [Outcome.FAILED_ENV]
+    assert played.trajectory.outcome is Outcome.FAILED_ENV
+    assert played.trajectory.reward is None
+    assert Breaks.tries == 4
+
+
+async def test_a_run_that_only_fails_stops_before_every_retry_is_used_up() -> None:
+    tries = []
+
+    def before(request: Request) -> None:
+        tries.append(1)
+        raise EngineFailure("no memory left")
+
+    collector = make_collector(RandomEngine(before=before), retry=RetrySettings(engine=1000, backoff_s=0.0))
+    with pytest.raises(RunStoppedError, match=r"episodes failed.*failed_engine x\d+: EngineFailure: no memory left"):
+        await collector.collect(0)
+    assert len(tries) < 40
+    await collector.close()
+
+
+async def test_the_engine_is_brought_back_before_its_episodes_are_played_anew() -> None:
+    gone = [True]
+
+    def before(request: Request) -> None:
+        if gone[0]:
+            raise EngineFailure("killed")
+
+    async def recover() -> None:
+        gone[0] = False
+
+    collector = make_collector(
+        RandomEngine(before=before), retry=RetrySettings(engine=1, backoff_s=0.0), recover=recover, max_failed_share=0.6
+    )
+    groups = await collector.collect(0)
+    assert all(len(group.valid) == 3 for group in groups)
 
 
 async def test_each_task_is_played_greedily_once_where_it_is_asked() -> None:
@@ -170,8 +261,8 @@ async def test_each_task_is_played_greedily_once_where_it_is_asked() -> None:
         temperatures.setdefault(request.episode_id.partition("/")[0], []).append(request.sampling.temperature)
 
     plain = await make_collector(RandomEngine(stop=1.0)).collect(1)
-    collector = make_collector(RandomEngine(before=before, stop=1.0), greedy=True)
-    groups = await collector.collect(1, lacking(1))
+    collector = make_collector(RandomEngine(before=before, stop=1.0), greedy=True, demand=useless("s1g2"))
+    groups = await collector.collect(1)
     assert len(groups) == 5
     for group in groups:
         assert group.greedy is not None
@@ -212,7 +303,7 @@ async def test_no_turn_waits_for_another_episode() -> None:
 
     engine = RandomEngine(before=before, stop=1.0)
     call = play(jobs, make_env=Counting, engine=engine, renderer=RENDERER, settings=SETTINGS, on_done=on_done)
-    trajectories = await asyncio.wait_for(call, 10)
+    trajectories = [played.trajectory for played in await asyncio.wait_for(call, 10)]
     assert done[-1] == "slow"
     assert [t.group_id for t in trajectories] == [job.group_id for job in jobs]
 
@@ -228,7 +319,8 @@ async def test_environments_are_used_again_unless_they_failed_and_all_are_closed
 
     jobs = [Job(Task("x"), "bad" if i % 10 == 3 else "good", i) for i in range(40)]
     engine = RandomEngine(before=before, stop=1.0)
-    trajectories = await play(jobs, make_env=Counting, engine=engine, renderer=RENDERER, settings=SETTINGS)
+    played = await play(jobs, make_env=Counting, engine=engine, renderer=RENDERER, settings=SETTINGS)
+    trajectories = [each.trajectory for each in played]
     assert [t.outcome.failed for t in trajectories] == [i % 10 == 3 for i in range(40)]
     assert Counting.opened <= SETTINGS.concurrency + broken["count"]
     assert Counting.closed == Counting.opened
@@ -243,7 +335,7 @@ async def test_a_run_whose_machinery_is_broken_stops_and_says_what_broke() -> No
     outcomes = [t.outcome for g in groups for t in g.trajectories]
     assert outcomes.count(Outcome.FAILED_ENGINE) == 6
     assert [len(g.valid) for g in groups] == [0, 0, 3, 3]
-    with pytest.raises(RunStoppedError, match=r"6 of 12 episodes failed.*failed_engine x6: EngineFailure: no memory"):
+    with pytest.raises(RunStoppedError, match=r"5 of 12 episodes failed.*failed_engine x5: EngineFailure: no memory"):
         await make_collector(RandomEngine(before=before, stop=1.0), max_failed_share=0.4).collect(0)
 
 
@@ -262,7 +354,7 @@ async def test_an_environment_that_failed_plays_no_further_episode() -> None:
 
     jobs = [Job(Task("x"), f"g{i}", i) for i in range(6)]
     call = play(jobs, make_env=FailsFirst, engine=RandomEngine(stop=1.0), renderer=RENDERER, settings=SETTINGS)
-    assert {t.error for t in await call} == {"EnvFailure: step of FailsFirst: OSError: gone"}
+    assert {played.trajectory.error for played in await call} == {"EnvFailure: step of FailsFirst: OSError: gone"}
 
 
 async def test_an_environment_that_cannot_be_made_or_closed_stops_nothing() -> None:
@@ -281,14 +373,14 @@ async def test_an_environment_that_cannot_be_made_or_closed_stops_nothing() -> N
     jobs = [Job(Task("x"), f"g{i}", i) for i in range(6)]
     engine = RandomEngine(stop=1.0, before=lambda request: asyncio.sleep(0.001))
     with pytest.warns(RuntimeWarning, match=r"Stubborn.close: OSError: busy"):
-        trajectories = await play(jobs, make_env=make, engine=engine, renderer=RENDERER, settings=SETTINGS)
-    failed = [t for t in trajectories if t.outcome.failed]
+        played = await play(jobs, make_env=make, engine=engine, renderer=RENDERER, settings=SETTINGS)
+    failed = [each.trajectory for each in played if each.trajectory.outcome.failed]
     assert [(t.outcome, t.reward) for t in failed] == [(Outcome.FAILED_ENV, None)]
     assert "could not be made: OSError: no port left" in (failed[0].error or "")
 
 
 async def test_a_run_whose_prompts_have_no_room_stops_and_says_so() -> None:
-    with pytest.raises(RunStoppedError, match=r"truncated_tokens x12: the prompt has \d+ tokens"):
+    with pytest.raises(RunStoppedError, match=r"truncated_tokens x7: the prompt has \d+ tokens"):
         await make_collector(RandomEngine(), max_tokens_per_episode=10).collect(0)
 
 
@@ -311,8 +403,8 @@ async def test_cancelling_a_collection_leaves_no_task_and_no_open_environment() 
 
 
 async def test_a_thousand_scripted_episodes_at_once() -> None:
-    settings = RolloutSettings(max_tokens_per_episode=5000, concurrency=1000)
+    limits = RolloutSettings(max_tokens_per_episode=5000, concurrency=1000)
     jobs = [Job(Task("x"), f"g{i}", i) for i in range(1000)]
     engine = ScriptedEngine("null", latency_s=0.01)
-    trajectories = await play(jobs, make_env=Counting, engine=engine, renderer=RENDERER, settings=settings)
-    assert all(t.reward == 1.0 and len(t.turns) == 2 for t in trajectories)
+    played = await play(jobs, make_env=Counting, engine=engine, renderer=RENDERER, settings=limits)
+    assert all(t.reward == 1.0 and len(t.turns) == 2 for t, _ in played)

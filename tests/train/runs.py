@@ -6,7 +6,9 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM
@@ -40,3 +42,9 @@ def wait_for_step(process: subprocess.Popen[str], folder: Path, step: int) -> No
             return
         time.sleep(0.02)
     raise AssertionError(f"no step {step} in time")
+
+
+def timeless(line: Mapping[str, Any]) -> dict[str, Any]:
+    """A line of metrics without what a clock measured."""
+    clocks = {"time", "rollout_s", "update_s", "step_s"}
+    return {name: value for name, value in line.items() if name not in clocks and not name.startswith("time/")}

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
@@ -28,6 +28,7 @@ import numpy as np
 import torch
 
 from agentrl.engine.base import Request, WeightSource
+from agentrl.engine.counts import PromptCounts
 from agentrl.engine.hf.model import HFModel
 from agentrl.engine.hf.prefill import chunk_prompts, chunk_rows, gather_prompts
 from agentrl.engine.hf.prefixes import Prefix, Prefixes
@@ -69,6 +70,7 @@ class HFEngine:
             dtype=dtype,
         )
         self._prefixes = Prefixes(settings.max_batch * settings.max_context // KEPT_SHARE)
+        self._prompts = PromptCounts()
         self._version = 0
         self._weights_loaded = 0
         self._open: dict[Row, None] = {}  # every request that was not answered yet
@@ -88,6 +90,14 @@ class HFEngine:
     @property
     def max_context(self) -> int:
         return self._settings.max_context
+
+    @property
+    def broken(self) -> str | None:
+        stopped = self._server is not None and self._server.done() and not self._closed
+        return "the engine's loop has ended" if stopped else None
+
+    def metrics(self) -> Mapping[str, float]:
+        return self._prompts.take()
 
     async def start(self) -> None:
         if self._closed:
@@ -172,7 +182,11 @@ class HFEngine:
             row = self._waiting.popleft()
             if not row.done:  # else it was cancelled while it waited
                 joining.append(row)
-        for chunk in chunk_prompts(gather_prompts(joining, self._prefixes), PREFILL_TOKENS):
+        prompts = gather_prompts(joining, self._prefixes)
+        for prompt in prompts:
+            whole = (prompt.start + len(prompt.token_ids)) * len(prompt.rows)
+            self._prompts.add(whole, whole - len(prompt.token_ids), requests=len(prompt.rows))
+        for chunk in chunk_prompts(prompts, PREFILL_TOKENS):
             first = len(self._rows)
             rows, owners = chunk_rows(chunk)
             for row in rows:

@@ -24,12 +24,14 @@ import itertools
 import logging
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from agentrl.engine.base import Request, WeightSource
+from agentrl.engine.counts import PromptCounts
 from agentrl.engine.settings import EngineSettings
 from agentrl.engine.vllm import process
 from agentrl.engine.vllm.sync import WeightSync, new_folder
@@ -66,6 +68,8 @@ class VllmEngine:
         self._seed = seed
         self._version = 0
         self._llm: Any = None
+        self._started = False  # ever
+        self._prompts = PromptCounts()
         self._vocabulary = 0
         self._broken: str | None = "the vLLM engine was not started: await start() first"
         self._processes: list[Any] = []  # the engine core, its workers and what they started
@@ -84,8 +88,19 @@ class VllmEngine:
     def max_context(self) -> int:
         return self._settings.max_context
 
+    @property
+    def broken(self) -> str | None:
+        if self._broken is None and self._llm is not None and self._llm.errored:
+            return process.root_cause(self._log) if self._log else "vLLM's process has ended"
+        return self._broken
+
+    def metrics(self) -> Mapping[str, float]:
+        return self._prompts.take()
+
     async def start(self) -> None:
-        """Start vLLM's processes and load the weights.
+        """Start vLLM's processes and load the weights it had at first.
+
+        After a restart requests wait for `update_weights`: the engine's version is not that of these weights.
 
         Raises:
             EngineFailure: vLLM did not come up, or not within `engine.vllm.start_deadline_s`.
@@ -102,7 +117,9 @@ class VllmEngine:
                 await self._llm.get_supported_tasks()  # asked once; afterwards a request enters without a pause
                 await self._llm.update_weight_version(str(self._version))
             self._vocabulary = self._llm.model_config.get_vocab_size()
-            self._broken = None
+            if self._started:
+                self._no_sync.clear()
+            self._started, self._broken = True, None
         except TimeoutError as error:
             raise await self._failed_start(f" within engine.vllm.start_deadline_s = {deadline_s:g} s") from error
         except Exception as error:
@@ -209,6 +226,7 @@ class VllmEngine:
         prompt = tokens_input(request.prompt_ids.tolist(), cache_salt=f"version {self._version}")
         async for output in llm.generate(prompt, params, request_id):
             final = output
+        self._prompts.add(len(request.prompt_ids), final.num_cached_tokens or 0)
         return final.outputs[0]
 
     async def abort(self, episode_id: str) -> None:

@@ -42,7 +42,7 @@ class GroupFilter(ABC):
 
     @property
     def refill(self) -> int:
-        """How often, in one step, further groups are to be played for those that it dropped."""
+        """Most groups that are to be played in one step for those that it drops, in multiples of the step's."""
         return 0
 
     @abstractmethod

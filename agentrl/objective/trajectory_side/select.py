@@ -29,7 +29,7 @@ _ROUNDING = 1e-9  # 0.07 of 100 groups are 7, not 7.000000000000001
 class ZeroVarianceDrop(GroupFilter):
     """Drop the groups whose rewards are all equal: group baselines make nothing of them (DAPO, 2503.14476).
 
-    The loop plays further groups in their place, at most `refill` times a step.
+    The rollout plays further groups in their place, at most `refill` times as many as a step has.
     """
 
     refill: int = 0

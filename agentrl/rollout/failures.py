@@ -1,0 +1,87 @@
+"""What becomes of failed episodes: which are played anew, and when a run gives up.
+
+What comes in: trajectories as they are sealed. What goes out: how often and how late to retry, or a `RunStoppedError`
+that names what broke. Knows no engine and no environment.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from agentrl.errors import RunStoppedError
+from agentrl.rollout.settings import RetrySettings
+from agentrl.trajectory import Outcome, Trajectory
+
+_SETTING: Mapping[Outcome, str] = {
+    Outcome.FAILED_ENGINE: "engine",
+    Outcome.FAILED_ENV: "env",
+    Outcome.FAILED_TOOL: "tool",
+    Outcome.FAILED_SANDBOX: "sandbox",
+    Outcome.FAILED_VERIFIER: "verifier",
+    Outcome.CANCELLED: "engine",  # the engine aborted a request that nobody here had cancelled
+}
+
+
+def retries(settings: RetrySettings, outcome: Outcome) -> int:
+    """How often an episode that ended so is played anew."""
+    return int(getattr(settings, _SETTING[outcome])) if outcome.failed else 0
+
+
+def backoff_s(settings: RetrySettings, attempt: int, seed: int) -> float:
+    """Seconds before the `attempt`-th retry, from 1 on: doubling, and spread by half so that not all come at once."""
+    longest = min(settings.backoff_s * 2.0 ** min(attempt - 1, 60), settings.backoff_max_s)
+    return longest * random.Random(seed).uniform(0.5, 1.0)
+
+
+class FailureWatch:
+    """Counts the attempts of a step, and stops the run as soon as too many must have failed when it ends.
+
+    Args:
+        max_share: of failed attempts among all of the step.
+    """
+
+    def __init__(self, max_share: float) -> None:
+        self._max_share = max_share
+        self._attempts = 0
+        self._failed: list[Trajectory] = []
+
+    def expect(self, attempts: int) -> None:
+        """So many more attempts will be made, whatever comes."""
+        self._attempts += attempts
+
+    def saw(self, trajectory: Trajectory) -> None:
+        """An attempt has ended.
+
+        Raises:
+            RunStoppedError: names each way to fail, how often it came up, and one error's text.
+        """
+        if _broke(trajectory):
+            self._failed.append(trajectory)
+            _check(self._failed, self._attempts, self._max_share)
+
+
+def check_failures(trajectories: Sequence[Trajectory], max_share: float) -> None:
+    """Stop a run whose episodes fail, or end before the policy could say anything.
+
+    Raises:
+        RunStoppedError: names each way to fail, how often it came up, and one error's text.
+    """
+    _check([trajectory for trajectory in trajectories if _broke(trajectory)], len(trajectories), max_share)
+
+
+def _check(failed: Sequence[Trajectory], attempts: int, max_share: float) -> None:
+    if len(failed) <= max_share * attempts:
+        return
+    counts = Counter(t.outcome for t in failed)
+    examples = {outcome: next(t.error for t in failed if t.outcome is outcome) for outcome in counts}
+    told = "; ".join(f"{outcome.value} x{n}: {examples[outcome]}" for outcome, n in counts.most_common())
+    raise RunStoppedError(
+        f"{len(failed)} of {attempts} episodes failed, and rollout.max_failed_share = {max_share}: {told}"
+    )
+
+
+def _broke(trajectory: Trajectory) -> bool:
+    """Whether it failed, or ended before the policy could say anything."""
+    return trajectory.outcome.failed or not trajectory.turns
