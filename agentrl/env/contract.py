@@ -93,7 +93,6 @@ def _want_info(where: str, info: object) -> None:
     if not isinstance(metrics, Mapping) or not all(_is_number(value) for value in metrics.values()):
         raise EnvFailure(f"{where}'s info['metrics'] must map names to numbers, got {_shown(metrics)}")
 
-
     tools = info.get("tools", ())
     if not isinstance(tools, Sequence) or not all(isinstance(use, ToolUse) for use in tools):
         raise EnvFailure(f"{where}'s info['tools'] must be a sequence of ToolUse, got {_shown(tools)}")

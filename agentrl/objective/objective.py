@@ -53,7 +53,7 @@ class Objective:
         return max((each.refill for each in self.spec.filters if isinstance(each, GroupFilter)), default=0)
 
     def useful(self, group: Group) -> bool:
-        """Whether every filter that refills keeps the group. One whose episodes all failed is not a filter's to drop."""
+        """Whether every filter that refills keeps the group. One whose episodes all failed is not theirs to drop."""
         kept = drop_failed([group])
         refilling = [each for each in self.spec.filters if isinstance(each, GroupFilter) and each.refill]
         return not kept or all(each.keep(kept) for each in refilling)

@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -87,9 +87,7 @@ class Collector:
     ) -> None:
         self._plan = Plan(tasks, settings, seed=seed, greedy=greedy)
         self._envs, self._engine, self._settings = EnvPool(make_env), engine, settings
-        self._player = Player(
-            self._envs, engine, renderer, settings, recover=recover, on_attempt=self._attempted
-        )
+        self._player = Player(self._envs, engine, renderer, settings, recover=recover, on_attempt=self._attempted)
         self._demand, self._on_done = demand or Demand(), on_done
         self._slots = asyncio.Semaphore(settings.concurrency)
         self._running: dict[asyncio.Task[None], GroupJobs] = {}
@@ -200,13 +198,13 @@ class Collector:
             self._counts["stale_groups"] += 1
             self._begin_another()
             return
-        if self._refills < demand.refill * self._settings.groups_per_step and demand.useful is not None:
-            if not demand.useful(group):
-                self._refills += 1
-                self._counts["refilled_groups"] += 1
-                self._unwanted.append((order, group))
-                self._begin_another()
-                return
+        budget = demand.refill * self._settings.groups_per_step
+        if self._refills < budget and demand.useful is not None and not demand.useful(group):
+            self._refills += 1
+            self._counts["refilled_groups"] += 1
+            self._unwanted.append((order, group))
+            self._begin_another()
+            return
         self._ready[order] = group
 
     def _is_stale(self, group: Group) -> bool:

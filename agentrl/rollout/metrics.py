@@ -44,7 +44,7 @@ def _tools(uses: Sequence[ToolUse]) -> dict[str, float]:
     by_name: dict[str, list[ToolUse]] = defaultdict(list)
     for use in uses:
         by_name[use.name or "(no such tool)"].append(use)
-    out = {}
+    out: dict[str, float] = {}
     for name, of_tool in sorted(by_name.items()):
         out |= _times(f"tool/{name}", np.array([use.seconds for use in of_tool]))
         out[f"tool/{name}/calls"] = float(len(of_tool))

@@ -34,9 +34,7 @@ from tests.rollout.play_engine import RandomEngine
 
 RENDERER = Renderer(ByteTokenizer(), HermesParser())
 NEVER = RetrySettings(engine=0, env=0, tool=0, sandbox=0, verifier=0)
-SETTINGS = RolloutSettings(
-    groups_per_step=4, group_size=3, max_tokens_per_episode=5000, concurrency=5, retry=NEVER
-)
+SETTINGS = RolloutSettings(groups_per_step=4, group_size=3, max_tokens_per_episode=5000, concurrency=5, retry=NEVER)
 
 
 class Counting(Env):
