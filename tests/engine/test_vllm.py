@@ -94,6 +94,19 @@ def expected_logprobs(model: Any, prompt: np.ndarray, tokens: np.ndarray, temper
     return torch.log_softmax(logits.double(), -1).gather(1, ids[0, len(prompt) :, None])[:, 0].numpy()
 
 
+def logprobs_across(old: Any, new: Any, prompt: np.ndarray, tokens: np.ndarray, switch: int) -> np.ndarray:
+    """log softmax(logits) of the tokens from `switch` on, where the weights changed before that token was sampled.
+
+    The keys and values of all that the old weights had computed stay: the token sampled last was not computed yet.
+    """
+    ids = torch.from_numpy(np.concatenate([prompt, tokens]))[None]
+    computed = len(prompt) + switch - 1
+    with torch.no_grad():
+        past = old(ids[:, :computed], use_cache=True).past_key_values
+        logits = new(ids[:, computed:-1], past_key_values=past, use_cache=True).logits[0]
+    return torch.log_softmax(logits.double(), -1).gather(1, ids[0, computed + 1 :, None])[:, 0].numpy()
+
+
 def children() -> set[int]:
     """Processes below this one, but for Python's own resource tracker, which lives as long as its parent."""
     below = psutil.Process().children(recursive=True)
@@ -239,6 +252,8 @@ async def test_new_weights_sample_and_are_named_on_every_token(engine: VllmEngin
     assert (crossing.versions[switch:] == 3).all()
     old = expected_logprobs(first_model, SHORT_PROMPT, crossing.token_ids[:switch], 1.0)
     assert np.abs(crossing.logprobs[:switch] - old).max() < 1e-4, "each version's tokens are the old weights' own"
+    new = logprobs_across(first_model, second_model, SHORT_PROMPT, crossing.token_ids, switch)
+    assert np.abs(crossing.logprobs[switch:] - new).max() < 1e-4, "new weights, on keys and values of the old ones"
 
 
 async def test_no_files_stay_after_a_sync(engine: VllmEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,6 +316,17 @@ async def test_a_killed_engine_core_fails_its_requests_and_close_leaves_no_proce
     os.kill(engine._processes[0].pid, signal.SIGKILL)
     with pytest.raises(EngineFailure, match="could not sample: its process ended without a word"):
         await running
+    assert engine.broken
+    await engine.close()
+    assert children() == before
+    await engine.start()
+    assert engine.broken is None
+    waiting = asyncio.create_task(engine.complete(request(max_tokens=4)))
+    await asyncio.sleep(0.2)
+    assert not waiting.done(), "started again it has its first weights, and waits for those of its version"
+    await engine.update_weights(Weights(make_model(1)), 5)
+    assert ((await waiting).versions == 5).all()
+    assert engine.metrics()["engine/requests"] == 1
     await engine.close()
     assert children() == before
 

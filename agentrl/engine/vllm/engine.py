@@ -91,7 +91,7 @@ class VllmEngine:
     @property
     def broken(self) -> str | None:
         if self._broken is None and self._llm is not None and self._llm.errored:
-            return process.root_cause(self._log) if self._log else "vLLM's process has ended"
+            return self._root_cause()
         return self._broken
 
     def metrics(self) -> Mapping[str, float]:
@@ -300,9 +300,11 @@ class VllmEngine:
         """What broke, in one line: where vLLM points to the children's log, what stands there."""
         cause = error.__cause__ or error
         text = f"{type(cause).__name__}: {' '.join(str(cause).split())}"
-        if self._log is not None and "root cause" in text:
-            return process.root_cause(self._log) or "its process ended without a word (killed, or out of memory?)"
-        return text
+        return self._root_cause() if self._log is not None and "root cause" in text else text
+
+    def _root_cause(self) -> str:
+        said = process.root_cause(self._log) if self._log is not None else ""
+        return said or "its process ended without a word (killed, or out of memory?)"
 
 
 def _completion(output: Any) -> Completion:

@@ -1,0 +1,60 @@
+"""Whole runs that play ahead while the learner learns, and runs whose machinery fails on the way."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from pathlib import Path
+
+import psutil
+import pytest
+
+from agentrl.rollout.records import read_trajectories
+from tests.train.runs import command, lines, run, wait_for_step
+
+AHEAD = ("warmup.steps=4", "evaluation.every=0", "evaluation.tasks=4", "train.steps=6", "train.checkpoint_every=0")
+
+
+def train(recipe: Path, out: Path, *settings: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    return run("train", recipe, "--out", out, *(word for s in (*AHEAD, *settings) for word in ("--set", s)), code=code)
+
+
+def test_a_run_that_plays_ahead_is_stale_by_no_more_than_it_may(recipe_file: Path, tmp_path: Path) -> None:
+    train(recipe_file, tmp_path / "run", "train.max_staleness=2", "objective.mismatch=token_tis")
+    steps = [line for line in lines(tmp_path / "run") if line["stage"] == "rl"]
+    assert [line["groups"] for line in steps] == [3] * 6
+    assert all(line["staleness_max"] <= 2 for line in steps)
+    assert max(line["staleness_max"] for line in steps) > 0
+    assert steps[-1]["ahead_groups"] == 0
+    versions = set()
+    for number, line in enumerate(steps):
+        for trajectory in read_trajectories(tmp_path / f"run/trajectories/step-{number + 1:05d}.parquet"):
+            for segment in trajectory.segments:
+                versions |= {number - int(v) for v in segment.versions[segment.action_mask]}
+    assert versions <= {0, 1, 2}
+    assert versions - {0}
+
+
+def test_on_policy_nothing_is_stale(recipe_file: Path, tmp_path: Path) -> None:
+    train(recipe_file, tmp_path / "run", "train.steps=2")
+    steps = [line for line in lines(tmp_path / "run") if line["stage"] == "rl"]
+    assert all(line["staleness_max"] == 0 and "ahead_groups" not in line for line in steps)
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_plays_ahead_stops_at_once_and_whole(
+    recipe_file: Path, tmp_path: Path, stop: signal.Signals
+) -> None:
+    settings = (*AHEAD, "train.steps=1000", "train.max_staleness=1")
+    words = [word for s in settings for word in ("--set", s)]
+    arguments = command("train", recipe_file, "--out", tmp_path / "run", *words)
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    wait_for_step(process, tmp_path / "run", 3)
+    below = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(stop)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, out
+    assert "Traceback" not in out
+    assert not [child for child in below if child.is_running()]
+    assert json.loads((tmp_path / "run/summary.json").read_text())["failures"] == {}
