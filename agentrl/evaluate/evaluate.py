@@ -21,7 +21,7 @@ from agentrl.evaluate.result import EvaluationResult, ScenarioResult, SuiteResul
 from agentrl.evaluate.suite import Scenario, Suite
 from agentrl.render.renderer import Renderer
 from agentrl.rollout.episode import Job
-from agentrl.rollout.play import play
+from agentrl.rollout.play import Recover, play
 from agentrl.rollout.settings import RolloutSettings
 from agentrl.seeds import derive_seed
 from agentrl.trajectory import Trajectory
@@ -81,6 +81,7 @@ async def evaluate_tasks(
     temperature: float = 0.0,
     repeats: int = 1,
     pass_threshold: float = 1.0,
+    recover: Recover | None = None,
     on_done: Callable[[Trajectory], None] | None = None,
 ) -> EvaluationResult:
     """Play each task `repeats` times and sum up.
@@ -90,6 +91,7 @@ async def evaluate_tasks(
         settings: concurrency, deadlines and limits; its temperature is not used.
         temperature: of the sampling; 0 is greedy.
         pass_threshold: an episode succeeded where its outcome rewards sum to at least this.
+        recover: awaited before an episode that the engine failed is played anew.
         on_done: told of each trajectory as soon as it is sealed.
     """
     jobs = [
@@ -103,6 +105,7 @@ async def evaluate_tasks(
         engine=engine,
         renderer=renderer,
         settings=replace(settings, temperature=temperature),
+        recover=recover,
         on_done=on_done,
     )
     trajectories = [each.trajectory for each in played]

@@ -97,16 +97,18 @@ async def play(
     engine: Engine,
     renderer: Renderer,
     settings: RolloutSettings,
+    recover: Recover | None = None,
     on_done: Callable[[Trajectory], None] | None = None,
 ) -> list[Played]:
     """Play every job, at most `settings.concurrency` at once; what was played comes in the order of the jobs.
 
     Args:
         make_env: makes an environment, or a pool that outlives this call.
+        recover: awaited before a job is played anew because the engine failed.
         on_done: told of each job's trajectory as soon as it is sealed.
     """
     async with env_pool(make_env) as envs:
-        player = Player(envs, engine, renderer, settings)
+        player = Player(envs, engine, renderer, settings, recover=recover)
 
         async def one(job: Job) -> Played:
             played = await player.play(job)

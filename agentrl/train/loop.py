@@ -166,8 +166,8 @@ async def _reinforce(parts: _Parts, state: dict[str, object], facts: dict[str, A
     start, memory = facts.get("step", 0), facts.get("memory", {})
     if state:
         learner.load_state(state)
-    sync = await _sync(parts, learner)
-    await sync.push(start)
+    recovery = Recovery(engine, await _sync(parts, learner), parts.display.note)
+    await recovery.push(start)
     collector = _collector(
         parts,
         engine,
@@ -175,10 +175,10 @@ async def _reinforce(parts: _Parts, state: dict[str, object], facts: dict[str, A
         rollout=recipe.rollout,
         greedy=objective.spec.needs_greedy,
         demand=demand_of(objective, recipe.train),
-        recover=Recovery(engine, sync, parts.display.note),
+        recover=recovery,
     )
     if not state:
-        await _evaluate(parts, "warmup", 0)
+        await _evaluate(parts, recovery, "warmup", 0)
         _save(parts, learner, memory, 0)
     if objective.spec.needs_reference:
         learner.reference = load_model(run.checkpoints / "step-00000", device=str(learner.device))
@@ -194,14 +194,14 @@ async def _reinforce(parts: _Parts, state: dict[str, object], facts: dict[str, A
             learnt = await asyncio.to_thread(learn) if recipe.train.max_staleness else learn()
             memory = learnt.memory
         with run.timed("sync"):
-            gap = await sync.push(step + 1)
+            gap = await recovery.push(step + 1)
         metrics = {**learnt.metrics, **env_metrics(groups), **rollout_metrics(groups, rollout_s), **collector.metrics}
         metrics |= {**told, "sync_gap": gap, "rollout_s": rollout_s}
         metrics |= {"version": float(engine.version), "step_s": time.perf_counter() - began}
         run.record("rl", step + 1, metrics)
         run.count_failures(trajectory for group in groups for trajectory in group.played)
         parts.display.advance(step + 1, metrics)
-        await _after_step(parts, learner, memory, groups, step + 1)
+        await _after_step(parts, recovery, learner, memory, groups, step + 1)
 
 
 class _Learnt(NamedTuple):
@@ -229,7 +229,9 @@ def demand_of(objective: Objective, settings: TrainSettings) -> Demand:
     )
 
 
-async def _after_step(parts: _Parts, learner: Learner, memory: Memory, groups: Sequence[Group], step: int) -> None:
+async def _after_step(
+    parts: _Parts, recovery: Recovery, learner: Learner, memory: Memory, groups: Sequence[Group], step: int
+) -> None:
     """Evaluate, save trajectories and checkpoints where due. A checkpoint comes last: what it says has happened."""
     train, every = parts.recipe.train, parts.recipe.evaluation.every
     last = step == train.steps
@@ -237,7 +239,7 @@ async def _after_step(parts: _Parts, learner: Learner, memory: Memory, groups: S
         with parts.run.timed("records"):
             parts.run.save_trajectories(f"step-{step:05d}", groups, step=step)
     if last or (every and step % every == 0):
-        await _evaluate(parts, "end" if last else "", step)
+        await _evaluate(parts, recovery, "end" if last else "", step)
     if last or (train.checkpoint_every and step % train.checkpoint_every == 0):
         _save(parts, learner, memory, step)
 
@@ -282,16 +284,23 @@ async def _sync(parts: _Parts, learner: Learner) -> Sync:
     return Sync(weights, learner, parts.engine, probes, probe_tokens=settings.probe_tokens, tolerance=tolerance)
 
 
-async def _evaluate(parts: _Parts, name: str, step: int) -> None:
+async def _evaluate(parts: _Parts, recovery: Recovery, name: str, step: int) -> None:
     """Greedy success on the held-out tasks; kept in the summary under `name`, if it has one."""
     run = parts.run
     with run.timed("evaluation"):
         recipe = parts.recipe
         result = await evaluate_tasks(
-            lambda: make_env(recipe), parts.held_out, parts.engine, parts.renderer, recipe.rollout, seed=recipe.seed
+            lambda: make_env(recipe),
+            parts.held_out,
+            parts.engine,
+            parts.renderer,
+            recipe.rollout,
+            seed=recipe.seed,
+            recover=recovery,
         )
     check_failures(result.trajectories, recipe.rollout.max_failed_share)
     run.count_failures(result.trajectories)
+    run.failures.update(result.retried)
     success, share = result.success, result.metrics.get("called_tool")
     metrics = {"success": success.mean, "low": success.low, "high": success.high, "failed": float(result.failed)}
     if share is not None:

@@ -31,15 +31,34 @@ class Recovery:
     async def __call__(self) -> None:
         """Restart the engine if it is broken; otherwise, or when that fails, let the episode find out."""
         async with self._lock:
-            reason = self._engine.broken
-            if reason is None or self._done == MOST:
-                return
-            self._done += 1
-            self._note(f"the engine broke and is started again ({self._done} of at most {MOST} times): {reason}")
+            if self._may_restart():
+                try:
+                    await self._restart(self._engine.version)
+                except EngineFailure as error:
+                    self._note(f"the engine did not come back: {error}")
+
+    async def push(self, version: int) -> float:
+        """`Sync.push`, by way of a restart if the engine breaks over it.
+
+        Raises:
+            SyncError: the engine's version or its log-probs are not the learner's.
+            EngineFailure: the engine did not take the weights.
+        """
+        async with self._lock:
             try:
-                version = self._engine.version
-                await self._engine.close()
-                await self._engine.start()
-                await self._sync.push(version)
-            except EngineFailure as error:
-                self._note(f"the engine did not come back: {error}")
+                return await self._sync.push(version)
+            except EngineFailure:
+                if not self._may_restart():
+                    raise
+                return await self._restart(version)
+
+    def _may_restart(self) -> bool:
+        return self._engine.broken is not None and self._done < MOST
+
+    async def _restart(self, version: int) -> float:
+        self._done += 1
+        reason = self._engine.broken
+        self._note(f"the engine broke and is started again ({self._done} of at most {MOST} times): {reason}")
+        await self._engine.close()
+        await self._engine.start()
+        return await self._sync.push(version)

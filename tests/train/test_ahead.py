@@ -28,7 +28,7 @@ def test_a_run_that_plays_ahead_is_stale_by_no_more_than_it_may(recipe_file: Pat
     assert max(line["staleness_max"] for line in steps) > 0
     assert steps[-1]["ahead_groups"] == 0
     versions = set()
-    for number, line in enumerate(steps):
+    for number in range(len(steps)):
         for trajectory in read_trajectories(tmp_path / f"run/trajectories/step-{number + 1:05d}.parquet"):
             for segment in trajectory.segments:
                 versions |= {number - int(v) for v in segment.versions[segment.action_mask]}
