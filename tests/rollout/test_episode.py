@@ -96,7 +96,7 @@ async def test_a_terminated_episode() -> None:
     assert trajectory.reward == 0.75
     assert [turn.rewards for turn in trajectory.turns] == [{"step": 0.25}] * 3
     assert [turn.state_id for turn in trajectory.turns] == ["s0", "s1", "s2"]
-    assert trajectory.metrics == {"seen": 3.0, "turns": 3.0}
+    assert trajectory.metrics == {"seen": 3.0, "turns": 3.0, "calls": 0.0, "unreadable_calls": 0.0}
     text = ByteTokenizer().decode(trajectory.segments[0].token_ids.tolist())
     assert text.startswith("<|im_start|>system\nbe brief")
     assert text.endswith("<|im_start|>assistant\nc<|im_end|>")
