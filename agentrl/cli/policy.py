@@ -33,8 +33,8 @@ def load_player(policy: str, settings: EngineSettings, *, seed: int, parser: str
     """Load the policy into the engine that `settings` names.
 
     Args:
-        parser: as `policy.parser`; None: the run's own, or "auto" where `policy` is no run folder. A script writes calls
-            in the Hermes form alone.
+        parser: as `policy.parser`; None: the run's own, or "auto" where `policy` is no run folder. A script writes
+            calls in the Hermes form alone.
 
     Raises:
         UserError: there is no such script, run or model, or the engine is not installed.

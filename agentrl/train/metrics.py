@@ -27,7 +27,9 @@ def env_metrics(groups: Sequence[Group]) -> dict[str, float]:
     valid = [t for group in groups for t in group.valid]
     names = sorted({name for t in valid for name in t.metrics} - {"turns"})
     out = {
-        name if name in _COUNTED_BY_EPISODES else f"env/{name}": float(np.mean([t.metrics.get(name, 0.0) for t in valid]))
+        name if name in _COUNTED_BY_EPISODES else f"env/{name}": float(
+            np.mean([t.metrics.get(name, 0.0) for t in valid])
+        )
         for name in names
     }
     if "tool_calls" in names:

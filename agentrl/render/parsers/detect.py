@@ -12,7 +12,9 @@ from agentrl.render.parsers import AUTO, PARSERS, ToolParser, make_parser
 from agentrl.render.tokenizer import Tokenizer
 
 _QUESTION = "zqquestionqz"
-_CALL = ToolCall(id="call00000", name="lookup", arguments={"key": "first value"})  # an id as Mistral's templates want it
+_CALL = ToolCall(
+    id="call00000", name="lookup", arguments={"key": "first value"}
+)  # an id as Mistral's templates want it
 _SCHEMA = {
     "type": "function",
     "function": {
@@ -47,8 +49,8 @@ def detect(tokenizer: Tokenizer) -> str:
         raise ConfigError(
             f"policy.parser is 'auto', and none of the parsers ({', '.join(PARSERS)}) reads the tool call "
             f"{_CALL.name}(key={_CALL.arguments['key']!r}) in what the chat template writes for it: "
-            f"{written[:_MOST_SHOWN]!r}. Set policy.parser to the family that this model writes, or use a chat template "
-            "that writes tool calls"
+            f"{written[:_MOST_SHOWN]!r}. Set policy.parser to the family that this model writes, or use a chat "
+            "template that writes tool calls"
         )
     message = AssistantMessage(tool_calls=(_CALL,))
     return next((name for name in readers if PARSERS[name]().format(message) in written), readers[0])

@@ -30,6 +30,8 @@ _TOKEN = re.compile(
 )
 _PIECE = re.compile(r'\\.|"(?:[^"\\\n]|\\.)*+"|' r"'(?:[^'\\\n]|\\.)*+'|[\[\](){}]", re.DOTALL)
 _WORDS = {"True": True, "true": True, "False": False, "false": False, "None": None, "null": None}
+_ESCAPE = re.compile(r"\\([4-7][0-7]{2}|.)", re.DOTALL)
+_ESCAPED = frozenset("\\'\"abfnrtvxuUN01234567\n")
 _CLOSING = re.compile(r"\s*+<\|(?:python_end|tool_call_end)\|>")
 
 
@@ -43,14 +45,13 @@ class PythonicParser(Family):
         r"(?:<\|(?:python_start|python_tag|tool_call_start)\|>\s*+|(?m:^)[ \t]*+)\[\s*+[^\W\d][\w.-]*+\s*+\("
         r"|\[\s*+[^\W\d][\w.-]*+\s*+\((?=\s*+\)|\s*+[^\W\d][\w.-]*+\s*+=)"
     )
+    gap = ""
     wanted = (
         'Wanted: one list of calls, [tool_name(argument_name=value, other_name="text")], where every argument is named '
         "and every value is a literal."
     )
 
-    def __init__(
-        self, around: tuple[str, str] = ("", ""), write_string: Callable[[str], str] = write_json
-    ) -> None:
+    def __init__(self, around: tuple[str, str] = ("", ""), write_string: Callable[[str], str] = write_json) -> None:
         self._around, self._write_string = around, write_string
 
     def _read(self, text: str, mark: re.Match[str], calls: Calls) -> int:
@@ -65,7 +66,7 @@ class PythonicParser(Family):
                     tokens.want("]", "after a call")
                     break
         except Unreadable as error:
-            calls.refuse(error.reason, error.name)
+            calls.refuse(f"{error.reason}; what follows in the list is not read", error.name)
             end = _end_of_list(text, begin)
         else:
             end = tokens.before
@@ -133,7 +134,7 @@ class _Tokens:
     def shown(self) -> str:
         if self.kind == "end":
             return "the end of the text"
-        return repr(self._text[self.before : self.before + 40].strip()[:20])
+        return repr(self.text[:20] or self._text[self.before : self.before + 40].strip()[:20])
 
     def _see(self) -> None:
         if self.at > self._limit:
@@ -217,13 +218,19 @@ def _read_dict(tokens: _Tokens, depth: int) -> dict[str, Any]:
 
 
 def _read_literal(text: str) -> Any:
+    raw = "r" in text[:2].lower().partition(text[-1])[0]
     try:
-        value = ast.literal_eval(text)
+        value = ast.literal_eval(text if raw else _ESCAPE.sub(_known_escape, text))
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         raise Unreadable(f"{text[:20]!r} cannot be read as a Python literal") from None
     if not isinstance(value, str | int | float):
         raise Unreadable(f"{text[:20]!r} is no JSON value")
     return value
+
+
+def _known_escape(escape: re.Match[str]) -> str:
+    """Python keeps a backslash that escapes nothing, as here, and warns."""
+    return escape[0] if escape[1] in _ESCAPED else "\\" + escape[0]
 
 
 def _end_of_list(text: str, begin: int) -> int:

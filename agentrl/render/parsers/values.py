@@ -67,9 +67,7 @@ def check_object(payload: Any, *, arguments: str, ignored: tuple[str, ...] = ())
         raise Unreadable('"name" is missing' if name is None else '"name" is not a string with text')
     unknown = [key for key in payload if key not in ("name", arguments, *ignored)]
     if unknown:
-        raise Unreadable(
-            f'it has the unknown key {unknown[0][:40]!r}; only "name" and "{arguments}" are read', name
-        )
+        raise Unreadable(f'it has the unknown key {unknown[0][:40]!r}; only "name" and "{arguments}" are read', name)
     given = payload.get(arguments, {})
     if isinstance(given, str):
         raise Unreadable(f'"{arguments}" is a string; write the object itself, without quotes around it', name)
