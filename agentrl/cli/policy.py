@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agentrl.config.checks import check_model_path, require_vllm
-from agentrl.config.recipes import read_recipe
+from agentrl.config.recipes import read_toml
 from agentrl.engine.base import Engine
 from agentrl.engine.scripted import ScriptedEngine
 from agentrl.engine.settings import EngineSettings
@@ -74,7 +74,7 @@ def _model(policy: str) -> str:
 def _parser(policy: str) -> str:
     """What the run was trained with; checkpoints and hub names go by their chat template."""
     config = Path(policy).expanduser() / "config.toml"
-    return read_recipe(config).policy.parser if config.is_file() else AUTO
+    return str(read_toml(config).get("policy", {}).get("parser", AUTO)) if config.is_file() else AUTO
 
 
 def _positions(model: str) -> int:

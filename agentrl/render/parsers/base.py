@@ -23,6 +23,11 @@ MAX_SHOWN = 100  # characters of a name that could not be used
 class ToolParser(Protocol):
     """Reads and writes the assistant's turn in one family's format."""
 
+    @property
+    def in_templates(self) -> bool:
+        """Whether there are chat templates that write calls so. If not, a template must be given calls as content."""
+        ...
+
     def parse(self, text: str) -> AssistantMessage:
         """Read an action. Never raises."""
         ...
@@ -102,6 +107,7 @@ class Family(ABC):
     wanted: ClassVar[str]  # ends every error
     tags: ClassVar[tuple[Tags, ...]] = (THINK,)  # the first is written, all are read
     id_format: ClassVar[str] = "call_{}"
+    in_templates: ClassVar[bool] = True
     gap: ClassVar[str] = "\n"  # between the content and the calls
 
     _mark: ClassVar[re.Pattern[str]]

@@ -44,16 +44,17 @@ def detect(tokenizer: Tokenizer) -> str:
         ConfigError: no parser reads what the template writes.
     """
     written = _written(tokenizer)
-    readers = [name for name in PARSERS if _reads(PARSERS[name](), written)]
+    known = {name: parser for name, make in PARSERS.items() if (parser := make()).in_templates}
+    readers = [name for name, parser in known.items() if _reads(parser, written)]
     if not readers:
         raise ConfigError(
-            f"policy.parser is 'auto', and none of the parsers ({', '.join(PARSERS)}) reads the tool call "
+            f"policy.parser is 'auto', and none of the parsers ({', '.join(known)}) reads the tool call "
             f"{_CALL.name}(key={_CALL.arguments['key']!r}) in what the chat template writes for it: "
             f"{written[:_MOST_SHOWN]!r}. Set policy.parser to the family that this model writes, or use a chat "
             "template that writes tool calls"
         )
     message = AssistantMessage(tool_calls=(_CALL,))
-    return next((name for name in readers if PARSERS[name]().format(message) in written), readers[0])
+    return next((name for name in readers if known[name].format(message) in written), readers[0])
 
 
 def _written(tokenizer: Tokenizer) -> str:

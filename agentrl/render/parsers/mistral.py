@@ -22,7 +22,7 @@ _ID = re.compile(r"[a-zA-Z0-9]{9}")
 
 
 class MistralParser(Family):
-    """Writes `[TOOL_CALLS]name[ARGS]{...}`, as Mistral Small 3.2, Devstral, Magistral and Ministral 3 do."""
+    """Writes `[TOOL_CALLS]name[ARGS]{...}`, as newer Mistral models do."""
 
     opening = re.escape(_MARK)
     tags = (Tags("[THINK]", "[/THINK]", inside="", after=""), THINK)
@@ -70,7 +70,7 @@ class MistralListParser(MistralParser):
     """Writes `[TOOL_CALLS][{"name": ..., "arguments": {...}, "id": ...}]`, as older Mistral models do.
 
     Args:
-        blank: what stands before the list: nothing (Nemo, Small 3.1), or a blank (7B v0.3, 8x22B).
+        blank: what stands before the list: nothing (Nemo), or a blank (7B v0.3).
     """
 
     wanted = (

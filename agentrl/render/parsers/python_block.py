@@ -25,6 +25,7 @@ class PythonBlockParser(Family):
     """
 
     opening = rf"(?<!`)(?P<ticks>`{{3,{_MOST_TICKS}}}+)(?i:python3?|py)[ \t]*+\r?\n"
+    in_templates = False
     wanted = "Wanted: a line with ```python, the code, and a line with ``` alone, for each call."
 
     def __init__(self, tool: str = "python", argument: str = "code") -> None:
