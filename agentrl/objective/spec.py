@@ -165,6 +165,11 @@ class ObjectiveSpec:
         return ""
 
     @property
+    def minds_the_sampler(self) -> bool:
+        """The difference between the policy and what sampled is corrected for, the ratio's or a correction's doing."""
+        return bool(self.mismatch) or (self.anchor.of_sampler and self.ratio.corrects)
+
+    @property
     def tokens_of_turns_vary(self) -> bool:
         """Tokens of one turn can have different advantages."""
         return self.credit.of_tokens or any(term.of_tokens for term in self.terms)

@@ -182,6 +182,12 @@ async def _reinforce(parts: _Parts, state: dict[str, object], facts: dict[str, A
         _save(parts, learner, memory, 0)
     if objective.spec.needs_reference:
         learner.reference = load_model(run.checkpoints / "step-00000", device=str(learner.device))
+    if recipe.train.max_staleness and not objective.spec.minds_the_sampler:
+        parts.display.note(
+            f"train.max_staleness is {recipe.train.max_staleness} and the objective takes every token for the policy's "
+            "own: objective.mismatch = 'token_tis' or objective.anchor = 'behavior' would correct for what older weights "
+            "sampled"
+        )
     parts.display.stage(f"RL ({recipe.objective.preset})", recipe.train.steps)
     for step in range(start, recipe.train.steps):
         began = time.perf_counter()

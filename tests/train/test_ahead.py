@@ -58,3 +58,12 @@ def test_a_run_that_plays_ahead_stops_at_once_and_whole(
     assert "Traceback" not in out
     assert not [child for child in below if child.is_running()]
     assert json.loads((tmp_path / "run/summary.json").read_text())["failures"] == {}
+
+
+@pytest.mark.parametrize(
+    ("setting", "minded"),
+    [("objective.preset=grpo", False), ("objective.mismatch=token_tis", True), ("objective.anchor=behavior", True)],
+)
+def test_a_run_that_corrects_for_nothing_says_so(recipe_file: Path, tmp_path: Path, setting: str, minded: bool) -> None:
+    done = train(recipe_file, tmp_path / "run", "train.steps=1", "train.max_staleness=1", setting)
+    assert ("takes every token for the policy's own" in done.stdout) != minded
