@@ -185,8 +185,7 @@ async def _reinforce(parts: _Parts, state: dict[str, object], facts: dict[str, A
     if recipe.train.max_staleness and not objective.spec.minds_the_sampler:
         parts.display.note(
             f"train.max_staleness is {recipe.train.max_staleness} and the objective takes every token for the policy's "
-            "own: objective.mismatch = 'token_tis' or objective.anchor = 'behavior' would correct for what older weights "
-            "sampled"
+            "own: objective.mismatch = 'token_tis' or objective.anchor = 'behavior' would correct for older weights"
         )
     parts.display.stage(f"RL ({recipe.objective.preset})", recipe.train.steps)
     for step in range(start, recipe.train.steps):
