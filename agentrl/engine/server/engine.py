@@ -11,45 +11,26 @@ again on another one, from its beginning: nothing of an answer that was not rece
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import itertools
-import math
 import os
 import shutil
 import tempfile
-import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from agentrl.engine.base import Request, WeightSource
-from agentrl.engine.http import Client, HttpError
+from agentrl.engine.http import Client
 from agentrl.engine.server import launch
-from agentrl.engine.server.answer import BadAnswer, generate_body, read_answer
 from agentrl.engine.server.fleet import Fleet
 from agentrl.engine.server.process import ServerProcess
 from agentrl.engine.server.push import push
+from agentrl.engine.server.sampler import Sampler
 from agentrl.engine.server.server import Server
 from agentrl.engine.settings import EngineSettings
 from agentrl.engine.vllm.sync import new_folder
 from agentrl.errors import EngineFailure
 from agentrl.trajectory import Completion
-
-ABORT_DEADLINE_S = 10.0  # for an aborted request to come back with what it has
-ABORT_POLL_S = 0.05
-
-
-@dataclass(eq=False, slots=True)
-class _Running:
-    """One `complete` that has not returned."""
-
-    request_id: str
-    server: Server | None = None  # that samples now
-    call: asyncio.Task[Completion] | None = None
-    aborted: bool = False
 
 
 class VllmServerEngine:
@@ -65,23 +46,20 @@ class VllmServerEngine:
 
     def __init__(self, model: str | Path, settings: EngineSettings, *, dtype: str = "float32", seed: int = 0) -> None:
         self._model, self._settings, self._dtype, self._seed = str(model), settings, dtype, seed
+        self._folder = Path(model) if Path(model).is_dir() else None  # None: a hub name
         self._vocabulary = launch.vocabulary(self._model)
-        self._version = 0
         self._processes: list[ServerProcess] = []
-        self._fleet = Fleet((), settings.server)
-        self._broken: str | None = "the server engine was not started: await start() first"
-        self._running: dict[str, _Running] = {}  # by episode id
-        self._run = uuid.uuid4().hex[:8]  # several clients may share a server
-        self._numbers = itertools.count()
-        self._no_sync = asyncio.Event()  # cleared while weights change: no request enters then
-        self._no_sync.set()
         self._sync_lock = asyncio.Lock()
-        self._requests = self._retries = self._prompt_tokens = self._cached_tokens = 0
-        self._tells_cached = False
+        self._use(())
+        self._sampler.broken = "the server engine was not started: await start() first"
+
+    def _use(self, servers: Sequence[Server]) -> None:
+        self._fleet = Fleet(servers, self._settings.server)
+        self._sampler = Sampler(self._fleet, self._settings.server)
 
     @property
     def version(self) -> int:
-        return self._version
+        return self._sampler.version
 
     @property
     def max_context(self) -> int:
@@ -95,37 +73,33 @@ class VllmServerEngine:
                 would falsify what it says, or did not take the weights.
         """
         try:
-            self._fleet = Fleet(await self._servers(), self._settings.server)
-            self._broken = None
             if self._settings.server.urls:
-                await self._give_policy()
+                await self._find_servers()
+            else:
+                await self._start_servers()
             self._fleet.watch()
         except BaseException:
             await self.close()
             raise
 
-    async def _servers(self) -> list[Server]:
-        server, deadline_s = self._settings.server, self._settings.vllm.start_deadline_s
-        if server.urls:
-            key = os.environ.get(server.api_key_env, "") if server.api_key_env else ""
-            found = [Server(Client(url, api_key=key)) for url in server.urls]
-            self._fleet = Fleet(found, server)  # so that a failure closes their connections
-            for one in found:
-                await launch.examine(one, self._settings, deadline_s=deadline_s)
-            return found
-        self._processes = [
-            ServerProcess.start(self._model, self._settings, dtype=self._dtype, seed=self._seed, number=number)
-            for number in range(server.count)
-        ]
-        found = [Server(Client(process.name, socket=process.socket)) for process in self._processes]
-        self._fleet = Fleet(found, server)
-        await launch.await_ready(found, self._processes, self._settings)
-        return found
+    async def _start_servers(self) -> None:
+        for number in range(self._settings.server.count):
+            self._processes.append(
+                ServerProcess.start(self._model, self._settings, dtype=self._dtype, seed=self._seed, number=number)
+            )
+        clients = [Client(process.name, socket=process.socket) for process in self._processes]
+        self._use([Server(c, ended=p.obituary) for c, p in zip(clients, self._processes, strict=True)])
+        await launch.await_ready(self._fleet.servers, self._processes, self._settings)
 
-    async def _give_policy(self) -> None:
-        """Servers that run already may have any weights: give them the policy's, as version 0."""
-        if Path(self._model).is_dir():
-            await self._push(_Checkpoint(Path(self._model)), 0)
+    async def _find_servers(self) -> None:
+        """Servers that run already may have any weights: they are given the policy's, as version 0."""
+        server = self._settings.server
+        key = os.environ.get(server.api_key_env, "") if server.api_key_env else ""
+        self._use([Server(Client(url, api_key=key)) for url in server.urls])
+        for found in self._fleet.servers:
+            await launch.examine(found, self._settings, deadline_s=self._settings.vllm.start_deadline_s)
+        if self._folder is not None:
+            await self._push(_Checkpoint(self._folder), 0)
         else:
             await self._give(self._model, 0)  # a hub name: they look it up themselves
         if reasons := self._fleet.refusals(0):
@@ -138,81 +112,7 @@ class VllmServerEngine:
             EngineFailure: every try failed (each is told, with the server's address and what came back), the request
                 was refused, or the prompt does not fit.
         """
-        max_tokens = self._room(request)
-        running = _Running(f"{self._run}/{request.episode_id}/{next(self._numbers)}")
-        self._running[request.episode_id] = running
-        self._requests += 1
-        try:
-            return await self._with_retries(request, running, max_tokens)
-        finally:
-            if self._running.get(request.episode_id) is running:
-                del self._running[request.episode_id]
-
-    async def _with_retries(self, request: Request, running: _Running, max_tokens: int) -> Completion:
-        settings = self._settings.server
-        told: list[str] = []
-        failed: Server | None = None
-        for attempt in range(settings.retries + 1):
-            if attempt:
-                self._retries += 1
-                await asyncio.sleep(settings.backoff_s * 2 ** (attempt - 1))
-            await self._no_sync.wait()
-            if running.aborted:
-                return _nothing()
-            if self._broken is not None:
-                raise EngineFailure(self._broken)
-            server = self._fleet.pick(request.episode_id, self._version, failed=failed)
-            if server is None:
-                told.append(f"no server samples: {self._fleet.refusals(self._version)}")
-                continue
-            try:
-                return await self._sample(server, request, running, max_tokens)
-            except HttpError as error:
-                if self._broken is not None:
-                    raise EngineFailure(self._broken) from error
-                told.append(str(error))
-                if not error.transient:
-                    raise EngineFailure(f"a server refused a request: {error}") from error
-                failed = server
-        raise EngineFailure(f"no server could sample, tried {len(told)} times: {'; '.join(dict.fromkeys(told))}")
-
-    async def _sample(self, server: Server, request: Request, running: _Running, max_tokens: int) -> Completion:
-        running.server = server
-        running.call = asyncio.create_task(self._ask(server, request, running.request_id, max_tokens))
-        try:
-            return await running.call
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if running.aborted and not (task is not None and task.cancelling()):
-                return _nothing()  # the server did not give back what it had
-            raise
-        except HttpError:
-            if running.aborted:
-                return _nothing()
-            raise
-        finally:
-            running.call.cancel()
-            running.server = running.call = None
-
-    async def _ask(self, server: Server, request: Request, request_id: str, max_tokens: int) -> Completion:
-        """One try on one server; a server that fails it is drained until its health is known again."""
-        body = generate_body(request, request_id=request_id, max_tokens=max_tokens, version=self._version)
-        known = len(server.versions) - 1  # from this one on
-        try:
-            answer = await server.generate(body, self._settings.server.request_deadline_s)
-            read = read_answer(answer, request.sampling, max_tokens=max_tokens, versions=server.versions[known:])
-        except BadAnswer as error:
-            asked = f"POST {server.name}/inference/v1/generate"
-            server.drain(f"{asked} gave an answer that cannot be used: {error}")
-            raise HttpError(f"{asked} gave an answer that cannot be used: {error}", transient=True) from error
-        except HttpError as error:
-            if error.transient and error.status != 429:  # too many requests: it is well
-                server.drain(str(error))
-            raise
-        self._prompt_tokens += read.prompt_tokens
-        self._tells_cached |= read.cached_tokens is not None
-        self._cached_tokens += read.cached_tokens or 0
-        return read.completion
+        return await self._sampler.complete(request, self._room(request))
 
     def _room(self, request: Request) -> int:
         """How many tokens may be sampled."""
@@ -231,19 +131,7 @@ class VllmServerEngine:
 
     async def abort(self, episode_id: str) -> None:
         """Stop the episode's request; where its server does not give back what it sampled, it returns no tokens."""
-        running = self._running.get(episode_id)
-        if running is None:
-            return
-        running.aborted = True
-        call, server = running.call, running.server
-        if call is None or server is None:
-            return  # it waits for a server: it sees the mark
-        with contextlib.suppress(TimeoutError, HttpError):
-            async with asyncio.timeout(ABORT_DEADLINE_S):
-                while not call.done():  # asked too early, a server does not know the request yet
-                    await server.abort(running.request_id, ABORT_DEADLINE_S)
-                    await asyncio.wait({call}, timeout=ABORT_POLL_S)
-        call.cancel()
+        await self._sampler.abort(episode_id)
 
     def release(self, episode_id: str) -> None:
         self._fleet.forget(episode_id)
@@ -257,8 +145,8 @@ class VllmServerEngine:
         Raises:
             EngineFailure: the checkpoint could not be written, or no server took it.
         """
-        if self._broken is not None:
-            raise EngineFailure(self._broken)
+        if self._sampler.broken is not None:
+            raise EngineFailure(self._sampler.broken)
         await self._push(source, version)
 
     async def _push(self, source: WeightSource, version: int) -> None:
@@ -275,47 +163,36 @@ class VllmServerEngine:
         """Give a checkpoint to all servers that are well; no request enters meanwhile."""
         fit = [server for server in self._fleet.servers if not (server.lost or server.drained)]
         deadline_s = self._settings.vllm.sync_deadline_s
-        self._no_sync.clear()
+        self._sampler.open.clear()
         try:
             refused = await asyncio.gather(*(push(one, checkpoint, version, deadline_s=deadline_s) for one in fit))
             if None not in refused:
                 reasons = "; ".join(filter(None, refused)) or self._fleet.refusals(version)
                 raise EngineFailure(f"the sync of version {version} to the vLLM servers failed: {reasons}")
-            self._version = version
+            self._sampler.version = version
         finally:
-            self._no_sync.set()
+            self._sampler.open.set()
 
     def _checkpoint_folder(self) -> Path:
         shared = self._settings.server.weights_folder
         if not shared:
             return new_folder(Path(self._model))
-        folder = Path(tempfile.mkdtemp(prefix="agentrl-weights-", dir=Path(shared).expanduser()))
-        folder.chmod(0o755)  # a server may run as somebody else
+        try:
+            folder = Path(tempfile.mkdtemp(prefix="agentrl-weights-", dir=Path(shared).expanduser()))
+            folder.chmod(0o755)  # a server may run as somebody else
+        except OSError as error:
+            raise EngineFailure(f"nothing can be written to engine.server.weights_folder {shared!r}: {error}") from error
         return folder
 
     def metrics(self) -> Mapping[str, float]:
-        """Counters since the start and gauges of the servers; NaN where no server tells.
-
-        `prefix_hit_rate`: share of prompt tokens found in a prefix cache. `kv_usage`: of the fullest server. `running`
-        and `waiting`: requests in the servers. `servers`: how many may sample now.
-        """
-        gauges = [server.gauges for server in self._fleet.servers if server.refusal(self._version) is None]
-        rate = self._cached_tokens / self._prompt_tokens if self._tells_cached else math.nan
-        return {
-            "prefix_hit_rate": rate,
-            "kv_usage": _joined(max, gauges, "kv_usage"),
-            "running": _joined(sum, gauges, "running"),
-            "waiting": _joined(sum, gauges, "waiting"),
-            "requests": float(self._requests),
-            "retries": float(self._retries),
-            "servers": float(len(gauges)),
-        }
+        """Counters since the start, and gauges of the servers; see `Sampler.metrics`."""
+        return self._sampler.metrics()
 
     async def close(self) -> None:
         """Stop everything and leave no process behind. May be called twice; running requests raise `EngineFailure`."""
-        self._broken = "the server engine was closed"
+        self._sampler.broken = "the server engine was closed"
         for server in self._fleet.servers:
-            server.lose(self._broken)
+            server.lose(self._sampler.broken)
         await asyncio.sleep(0)  # what was cut off says so before its connections go
         try:
             await self._fleet.close()
@@ -349,13 +226,3 @@ async def _written(source: WeightSource, folder: Path, version: int, deadline_s:
         ) from error
     except Exception as error:
         raise EngineFailure(f"{what} failed at writing the checkpoint: {type(error).__name__}: {error}") from error
-
-
-def _nothing() -> Completion:
-    """What an aborted request has sampled that no server began, or gave back."""
-    return Completion(np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.int64), "abort")
-
-
-def _joined(join: Any, gauges: list[dict[str, float]], key: str) -> float:
-    values = [gauge[key] for gauge in gauges if key in gauge]
-    return float(join(values)) if values else math.nan

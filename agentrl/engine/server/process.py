@@ -82,12 +82,18 @@ class ServerProcess:
         cause = root_cause(self.log) or "it said no reason (killed, or out of memory?)"
         return f"{cause} (its log: {self.log})"
 
+    def obituary(self) -> str:
+        """How it ended, in one line; "" while it lives."""
+        return f"Its process has ended: {self.explain()}" if self.ended else ""
+
     async def close(self) -> None:
         """End the server and all that it started. May be called twice."""
+        self.failed = self.failed or self.ended
         try:
             if not self.ended:
                 self.keeper.terminate()
-                await self._wait(GRACE_S + KILL_WAIT_S)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    await asyncio.to_thread(self.keeper.wait, GRACE_S + KILL_WAIT_S)
         finally:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.keeper.pid, signal.SIGKILL)
@@ -95,12 +101,6 @@ class ServerProcess:
             shutil.rmtree(self.folder, ignore_errors=True)
             if not self.failed:
                 self.log.unlink(missing_ok=True)
-
-    async def _wait(self, deadline_s: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(deadline_s):
-                while not self.ended:
-                    await asyncio.sleep(0.05)
 
 
 def _command(model: str, settings: EngineSettings, *, dtype: str, seed: int, socket: Path) -> list[str]:
@@ -161,7 +161,7 @@ def _environment(settings: EngineSettings, number: int) -> dict[str, str]:
     server = settings.server
     kept = {k: v for k, v in os.environ.items() if not (server.python and k in _NOT_FOR_ANOTHER_PYTHON)}
     added = QUIET | {"VLLM_LOGGING_LEVEL": "INFO"} | (EAGER if settings.vllm.enforce_eager else {})
-    forced = {"VLLM_SERVER_DEV_MODE": "1", "PYTHONSAFEPATH": "1"} | (
-        {"CUDA_VISIBLE_DEVICES": server.gpus[number]} if server.gpus else {}
-    )
+    forced = {"VLLM_SERVER_DEV_MODE": "1", "PYTHONSAFEPATH": "1"}
+    if server.gpus:
+        forced["CUDA_VISIBLE_DEVICES"] = server.gpus[number]
     return added | kept | forced

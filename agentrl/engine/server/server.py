@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +36,7 @@ class Server:
     lost: str | None = None  # why it gets none any more: nobody knows its weights
     syncing: bool = False  # it is taking weights: what it says of their version may be older than what we know
     gauges: dict[str, float] = field(default_factory=dict)
+    ended: Callable[[], str] = str  # of a server that agentrl started: how its process ended; "": it lives
     look: asyncio.Event = field(default_factory=asyncio.Event)  # set: its health is to be asked at once
     _calls: dict[asyncio.Task[Any], str | None] = field(default_factory=dict)  # running -> why it was cut off
 
@@ -50,7 +52,7 @@ class Server:
     def refusal(self, version: int) -> str | None:
         """Why it may not sample with `version`; None: it may."""
         if self.lost or self.drained:
-            return f"{self.name}: {self.lost or self.drained}"
+            return ". ".join(filter(None, (f"{self.name}: {self.lost or self.drained}", self.ended())))
         if self.version != version:
             return f"{self.name}: it has version {self.version} of the weights, not {version}"
         return None
@@ -127,8 +129,8 @@ def read_gauges(page: str) -> dict[str, float]:
     found: dict[str, list[float]] = {}
     for name, value in _SAMPLE.findall(page):
         found.setdefault(name, []).append(_number(value))
-    joined = {"kv_usage": max, "running": sum, "waiting": sum}
-    return {key: float(joined[key](found[name])) for key, name in _GAUGES.items() if name in found}
+    gauges = {key: found[name] for key, name in _GAUGES.items() if name in found}
+    return {key: float(max(values) if key == "kv_usage" else sum(values)) for key, values in gauges.items()}
 
 
 def _number(text: str) -> float:
