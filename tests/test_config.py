@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from agentrl.config import check_recipe, dump_recipe, load_recipe, read_recipe
 from agentrl.config.overrides import apply_overrides, parse_override
-from agentrl.engine.settings import EngineSettings, VllmSettings
+from agentrl.engine.settings import EngineSettings, OpenAISettings, ServerSettings, VllmSettings
 from agentrl.errors import ConfigError, UserError
 from agentrl.learner.settings import LearnerSettings, OptimizerSettings, PolicySettings, TinySettings
 from agentrl.objective.loading import load_spec
@@ -263,7 +263,8 @@ toml_values = st.recursive(
 
 def builds(cls: type, **fields: Any) -> st.SearchStrategy[Any]:
     """Instances of a settings class: the given fields, and each other one drawn by its type."""
-    by_type = {"int": counts, "float": numbers, "str": texts, "bool": st.booleans()}
+    lists = st.lists(texts, max_size=2).map(tuple)
+    by_type = {"int": counts, "float": numbers, "str": texts, "bool": st.booleans(), "tuple[str, ...]": lists}
     drawn = {f.name: by_type[str(f.type)] for f in dataclasses.fields(cls) if f.name not in fields}
     return st.builds(cls, **drawn, **fields)
 
@@ -275,7 +276,9 @@ recipes = builds(
     Recipe,
     env=builds(EnvSettings, settings=st.dictionaries(keys, toml_values, max_size=3)),
     policy=builds(PolicySettings, tiny=builds(TinySettings)),
-    engine=builds(EngineSettings, vllm=builds(VllmSettings)),
+    engine=builds(
+        EngineSettings, vllm=builds(VllmSettings), server=builds(ServerSettings), openai=builds(OpenAISettings)
+    ),
     warmup=builds(WarmupSettings, optimizer=optimizers),
     rollout=builds(RolloutSettings, max_turns=st.none() | counts),
     objective=builds(

@@ -1,7 +1,7 @@
 """Who plays: `--policy` to an engine and the renderer of its tokens.
 
-In: a run folder, a checkpoint folder, a hub name, or `scripted:NAME`. Out: an engine, not started. A script needs no
-torch and no model.
+In: a run folder, a checkpoint folder, a hub name, `scripted:NAME`, or a model's name at an endpoint. Out: an engine,
+not started. Scripts and endpoints need no torch and no model.
 """
 
 from __future__ import annotations
@@ -37,6 +37,11 @@ def load_player(policy: str, settings: EngineSettings, *, seed: int) -> Player:
     """
     if policy.startswith("scripted:"):
         return Player(ScriptedEngine(policy.removeprefix("scripted:")), Renderer(ByteTokenizer(), HermesParser()))
+    if settings.kind == "openai":
+        check_sampler(settings)
+        from agentrl.engine.openai import OpenAIEngine
+
+        return Player(OpenAIEngine(policy, settings), Renderer(ByteTokenizer(), HermesParser()))
     if importlib.util.find_spec("torch") is None:
         raise MissingDependencyError("a model needs torch, which is not installed: pip install 'agentrl[train]'")
     check_sampler(settings)

@@ -63,9 +63,9 @@ def check_recipe(recipe: Recipe) -> None:
     make(recipe.env.id, **recipe.env.settings)
 
 
-def check_ranges(recipe: Recipe) -> None:
-    """Every number is above 0, save those that may be 0; shares are at most 1."""
-    for path, number in _numbers(recipe):
+def check_ranges(settings: Any, table: str = "") -> None:
+    """Every number of the settings, which stand in `table`, is above 0 or may be 0; shares are at most 1."""
+    for path, number in _numbers(settings, table):
         if number < 0 or (number == 0 and path not in _MAY_BE_ZERO):
             wanted = "0 or more" if path in _MAY_BE_ZERO else "more than 0"
             raise ConfigError(f"{path} is {number}, wanted {wanted}")

@@ -51,6 +51,8 @@ def check_sampler(engine: EngineSettings) -> None:
         require_vllm()
     if engine.kind == "vllm-server":
         _check_server(engine)
+    if engine.kind == "openai":
+        _check_openai(engine.openai)
     if engine.kind in ("vllm-server", "openai"):
         require_aiohttp(engine.kind)
 
@@ -107,6 +109,17 @@ def _check_server(engine: EngineSettings) -> None:
         raise ConfigError(
             f"engine.server.python {server.python!r} cannot be run: give the path of a Python that has vLLM, such as "
             "/path/to/venv/bin/python"
+        )
+
+
+def _check_openai(openai: OpenAISettings) -> None:
+    parts = urlsplit(openai.url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(f"engine.openai.url is {openai.url!r}, wanted an address such as 'http://localhost:8000/v1'")
+    if openai.api_key_env and not os.environ.get(openai.api_key_env):
+        raise ConfigError(
+            f"engine.openai.api_key_env is {openai.api_key_env!r}, and no such variable is set: set it, or set "
+            "engine.openai.api_key_env = '' for an endpoint that wants no key"
         )
 
 

@@ -23,6 +23,7 @@ except ImportError as error:
 
 CONNECT_DEADLINE_S = 10.0
 _TRANSIENT = frozenset({408, 425, 429})  # beside 500 and above: the same request may be answered later
+_MOST_WAIT_S = 60.0  # that a server may ask for before another try
 _SHOWN_CHARS = 300  # of an answer, in an error
 
 
@@ -32,10 +33,11 @@ class HttpError(Exception):
     `transient` tells that another try, or another server, may do better; a refused request will be refused again.
     """
 
-    def __init__(self, text: str, *, transient: bool, status: int | None = None) -> None:
+    def __init__(self, text: str, *, transient: bool, status: int | None = None, wait_s: float = 0.0) -> None:
         super().__init__(text)
         self.transient = transient
         self.status = status
+        self.wait_s = wait_s  # before another try, as the server asks for
 
 
 class Client:
@@ -64,28 +66,23 @@ class Client:
         Raises:
             HttpError: no whole answer within `deadline_s`, a status above 299, or an answer that is not JSON.
         """
-        status, answer = await self._exchange(method, path, body, query, deadline_s)
-        asked = f"{method} {self.url}{path}"
-        if status > 299:
-            transient = status in _TRANSIENT or status >= 500
-            raise HttpError(f"{asked} answered {status}: {_shown(answer)}", transient=transient, status=status)
+        answer = await self._exchange(method, path, body, query, deadline_s)
         if not answer:
             return None
         try:
             return json.loads(answer)
         except (ValueError, RecursionError) as error:
+            asked = f"{method} {self.url}{path}"
             raise HttpError(f"{asked} answered what is not JSON: {_shown(answer)}", transient=True) from error
 
     async def text(self, path: str, *, deadline_s: float) -> str:
         """GET a page of text; raises as `ask` does."""
-        status, answer = await self._exchange("GET", path, None, None, deadline_s)
-        if status > 299:
-            raise HttpError(f"GET {self.url}{path} answered {status}: {_shown(answer)}", transient=True, status=status)
+        answer = await self._exchange("GET", path, None, None, deadline_s)
         return answer.decode(errors="replace")
 
     async def _exchange(
         self, method: str, path: str, body: object, query: Mapping[str, str] | None, deadline_s: float
-    ) -> tuple[int, bytes]:
+    ) -> bytes:
         asked = f"{method} {self.url}{path}"
         options: dict[str, Any] = {} if body is None else {"json": body}
         try:
@@ -93,7 +90,7 @@ class Client:
                 asyncio.timeout(deadline_s),
                 self._open().request(method, self._base + path, params=query, **options) as response,
             ):
-                return response.status, await response.read()
+                status, answer, after = response.status, await response.read(), response.headers.get("Retry-After", "")
         except TimeoutError as error:
             raise HttpError(f"{asked} did not answer within {deadline_s:g} s", transient=True) from error
         except aiohttp.InvalidURL as error:
@@ -101,6 +98,12 @@ class Client:
         except (aiohttp.ClientError, OSError) as error:
             told = f"{type(error).__name__}: {error}".rstrip(": ")
             raise HttpError(f"{asked} broke off: {told}", transient=True) from error
+        if status > 299:
+            transient = status in _TRANSIENT or status >= 500
+            wait_s = min(float(after), _MOST_WAIT_S) if after.isdecimal() else 0.0
+            told = f"{asked} answered {status}: {_shown(answer)}"
+            raise HttpError(told, transient=transient, status=status, wait_s=wait_s)
+        return answer
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:

@@ -181,7 +181,7 @@ class VllmServerEngine:
             folder = Path(tempfile.mkdtemp(prefix="agentrl-weights-", dir=Path(shared).expanduser()))
             folder.chmod(0o755)  # a server may run as somebody else
         except OSError as error:
-            raise EngineFailure(f"nothing can be written to engine.server.weights_folder {shared!r}: {error}") from error
+            raise EngineFailure(f"engine.server.weights_folder {shared!r} cannot be written to: {error}") from error
         return folder
 
     def metrics(self) -> Mapping[str, float]:

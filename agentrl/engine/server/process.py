@@ -126,7 +126,7 @@ def _command(model: str, settings: EngineSettings, *, dtype: str, seed: int, soc
     ]
     if vllm.enforce_eager:
         switches.append("enforce-eager")
-    interpreter = settings.server.python or sys.executable
+    interpreter = os.path.expanduser(settings.server.python) or sys.executable
     return [
         interpreter,
         "-c",

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentrl.engine.http import Client, HttpError
+from agentrl.trajectory import UNKNOWN_VERSION
 
-UNKNOWN = -1  # a version that no token may have
 _GAUGES = {
     "kv_usage": "vllm:kv_cache_usage_perc",
     "running": "vllm:num_requests_running",
@@ -30,7 +30,7 @@ class Server:
     """A server, and what is known of it."""
 
     client: Client
-    version: int = UNKNOWN  # of the weights it has
+    version: int = UNKNOWN_VERSION  # of the weights it has
     versions: list[int] = field(default_factory=list)  # all that it was given, in order
     drained: str | None = None  # why it gets no requests until it is healthy again
     lost: str | None = None  # why it gets none any more: nobody knows its weights
@@ -66,7 +66,7 @@ class Server:
 
     def lose(self, reason: str) -> None:
         """No requests any more: its weights are not known."""
-        self.lost, self.version = reason, UNKNOWN
+        self.lost, self.version = reason, UNKNOWN_VERSION
         self._cut(reason)
 
     def _cut(self, reason: str) -> None:
@@ -111,7 +111,7 @@ class Server:
             self.drain(str(error))
             return
         said = info.get("weight_version") if isinstance(info, dict) else info
-        if not self.syncing and before == self.version != UNKNOWN and said != str(before):
+        if not self.syncing and before == self.version != UNKNOWN_VERSION and said != str(before):
             self.lose(f"it says that its weights are {said!r}, and was given version {before}: was it restarted?")
             return
         self.drained = None
