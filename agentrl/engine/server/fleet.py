@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Sequence
 
 from agentrl.engine.server.server import Server
@@ -21,6 +22,7 @@ class Fleet:
         self.servers = tuple(servers)
         self._settings = settings
         self._home: dict[str, Server] = {}  # episode id -> the server that holds its prefix
+        self._episodes: Counter[str] = Counter()  # that have their home there, by the server's name
         self._watches: list[asyncio.Task[None]] = []
 
     def pick(self, episode_id: str, version: int, *, failed: Server | None = None) -> Server | None:
@@ -36,12 +38,16 @@ class Fleet:
         others = [server for server in fit if server is not failed] or fit
         if not others:
             return None
-        chosen = min(others, key=lambda server: server.load)
+        chosen = min(others, key=lambda server: (self._episodes[server.name], server.load))
+        self.forget(episode_id)
         self._home[episode_id] = chosen
+        self._episodes[chosen.name] += 1
         return chosen
 
     def forget(self, episode_id: str) -> None:
-        self._home.pop(episode_id, None)
+        home = self._home.pop(episode_id, None)
+        if home is not None:
+            self._episodes[home.name] -= 1
 
     def refusals(self, version: int) -> str:
         """Why no server samples, one by one."""

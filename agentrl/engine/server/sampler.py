@@ -102,6 +102,7 @@ class Sampler:
 
     async def _sample(self, server: Server, request: Request, running: _Running, max_tokens: int) -> Completion:
         running.server = server
+        server.load += 1
         running.call = asyncio.create_task(self._ask(server, request, running.request_id, max_tokens))
         try:
             return await running.call
@@ -116,6 +117,7 @@ class Sampler:
             raise
         finally:
             running.call.cancel()
+            server.load -= 1
             running.server = running.call = None
 
     async def _ask(self, server: Server, request: Request, request_id: str, max_tokens: int) -> Completion:

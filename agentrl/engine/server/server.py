@@ -34,6 +34,7 @@ class Server:
     versions: list[int] = field(default_factory=list)  # all that it was given, in order
     drained: str | None = None  # why it gets no requests until it is healthy again
     lost: str | None = None  # why it gets none any more: nobody knows its weights
+    load: int = 0  # completions that it was chosen for and that have not come back
     syncing: bool = False  # it is taking weights: what it says of their version may be older than what we know
     gauges: dict[str, float] = field(default_factory=dict)
     ended: Callable[[], str] = str  # of a server that agentrl started: how its process ended; "": it lives
@@ -43,11 +44,6 @@ class Server:
     @property
     def name(self) -> str:
         return self.client.url
-
-    @property
-    def load(self) -> int:
-        """Completions that run on it for this engine."""
-        return len(self._calls)
 
     def refusal(self, version: int) -> str | None:
         """Why it may not sample with `version`; None: it may."""
