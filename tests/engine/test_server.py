@@ -240,7 +240,7 @@ async def tcp_address(socket: Path) -> AsyncIterator[str]:
             await asyncio.gather(pipe(reader, inner_writer), pipe(inner_reader, writer))
 
     async with await asyncio.start_server(connect, "127.0.0.1", 0) as listener:
-        yield "http://127.0.0.1:%d" % listener.sockets[0].getsockname()[1]
+        yield f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
 
 
 async def until_sampling(engine: VllmServerEngine) -> None:

@@ -128,7 +128,7 @@ async def test_a_refused_request_is_not_tried_again(tmp_path: Path) -> None:
     async with fleet(tmp_path, 2) as (engine, servers):
         for server in servers:
             server.wrong[GENERATE] = answers(400, '{"error": "too long"}')
-        with pytest.raises(EngineFailure, match="refused a request: .* answered 400: .*too long"):
+        with pytest.raises(EngineFailure, match=r"refused a request: .* answered 400: .*too long"):
             await engine.complete(request())
         assert sum(server.count(GENERATE) for server in servers) == 3
 
@@ -176,7 +176,7 @@ async def test_a_restarted_server_gets_no_more_requests(tmp_path: Path) -> None:
         restarted.weights = "0"
         good.weights = "default"
         await until(lambda: engine.metrics()["servers"] == 0)
-        with pytest.raises(EngineFailure, match="no server samples: .*its weights are 'default'.*was it restarted"):
+        with pytest.raises(EngineFailure, match=r"no server samples: .*its weights are 'default'.*was it restarted"):
             await engine.complete(request())
 
 
@@ -223,7 +223,7 @@ async def test_a_push_that_no_server_takes_is_a_failure(tmp_path: Path) -> None:
             server.wrong["/collective_rpc"] = says_nothing
         with pytest.raises(EngineFailure, match=r"sync of version 1 .*/collective_rpc did not answer within 2 s.*;.*"):
             await engine.update_weights(Weights(), 1)
-        with pytest.raises(EngineFailure, match="no server samples: .*push of version 1 was cut short"):
+        with pytest.raises(EngineFailure, match=r"no server samples: .*push of version 1 was cut short"):
             await engine.complete(request())
 
 
