@@ -22,6 +22,7 @@ except ImportError as error:
     ) from error
 
 CONNECT_DEADLINE_S = 10.0
+_IDLE_S = 2.0  # after which a connection is not used again: servers close theirs after 5 s, some while we send
 _TRANSIENT = frozenset({408, 425, 429})  # beside 500 and above: the same request may be answered later
 _MOST_WAIT_S = 60.0  # that a server may ask for before another try
 _SHOWN_CHARS = 300  # of an answer, in an error
@@ -109,9 +110,11 @@ class Client:
         if self._session is None:
             connector: aiohttp.BaseConnector
             if self._socket is not None:
-                connector = aiohttp.UnixConnector(str(self._socket), limit=0)
+                connector = aiohttp.UnixConnector(str(self._socket), limit=0, keepalive_timeout=_IDLE_S)
             else:
-                connector = aiohttp.TCPConnector(limit=0)  # the caller bounds how many run at once
+                connector = aiohttp.TCPConnector(
+                    limit=0, keepalive_timeout=_IDLE_S
+                )  # the caller bounds how many run at once
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_DEADLINE_S)
             self._session = aiohttp.ClientSession(
                 connector=connector, headers=self._headers, timeout=timeout, trust_env=self._proxies

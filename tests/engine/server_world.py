@@ -89,6 +89,7 @@ class FakeVllm:
         return [body for asked, body in self.asked if asked == path]
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
+        request["weights"] = self.weights
         text = await request.text()
         self.asked.append((request.path, json.loads(text) if text else dict(request.query)))
         if request.path in self.wrong:
@@ -163,10 +164,10 @@ def answers(status: int, body: str = '{"error": {"message": "out of luck"}}') ->
 
 
 def gives(change: Callable[[dict[str, Any]], None]) -> Handler:
-    """A good answer (of three tokens, version 0) with something changed."""
+    """A good answer (of three tokens) with something changed."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        answer = good_answer(await request.json(), "0")
+        answer = good_answer(await request.json(), request["weights"])
         change(answer["choices"][0])
         return web.json_response(answer)
 
@@ -182,7 +183,7 @@ async def resets(request: web.Request) -> web.StreamResponse:
 
 async def truncates(request: web.Request) -> web.StreamResponse:
     """Half of an answer, and then the connection ends."""
-    whole = json.dumps(good_answer(await request.json(), "0")).encode()
+    whole = json.dumps(good_answer(await request.json(), request["weights"])).encode()
     response = web.StreamResponse(headers={"Content-Length": str(len(whole)), "Content-Type": "application/json"})
     await response.prepare(request)
     await response.write(whole[: len(whole) // 2])

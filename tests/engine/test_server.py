@@ -183,6 +183,7 @@ async def test_a_server_that_runs_already_is_given_the_policy(engine: VllmServer
     """Another engine, and another policy, on the server that the first one started: as from another machine."""
     third_model = make_model(2)
     third_model.save_pretrained(tmp_path)
+    await engine._fleet.close()  # it looks away, and its own tokens must tell it
     async with tcp_address(engine._processes[0].socket) as url:
         there = replace(SETTINGS, server=replace(SETTINGS.server, python="", urls=(url,)))
         guest = VllmServerEngine(tmp_path, there)
@@ -191,7 +192,12 @@ async def test_a_server_that_runs_already_is_given_the_policy(engine: VllmServer
         await guest.close()
     expected = expected_logprobs(third_model, SHORT_PROMPT, completion.token_ids, 1.0)
     assert np.abs(completion.logprobs - expected).max() < 1e-4
+    with pytest.raises(EngineFailure, match="sampled by weights 'agentrl-.*-version-0', which it was not given"):
+        await engine.complete(request(max_tokens=4))
+    (server,) = engine._fleet.servers
+    server.drained = None
     await engine.update_weights(Weights(make_model(0)), 0)
+    engine._fleet.watch()
     assert (await engine.complete(request(max_tokens=4))).versions.tolist() == [0] * 4
 
 

@@ -18,14 +18,14 @@ from agentrl.engine.server.server import read_gauges
 from tests.engine.server_world import METRICS, good_answer, request
 
 FREE = Sampling(max_tokens=8, stop_ids=())
-BODY = generate_body(request(max_tokens=8), request_id="e/1", max_tokens=8, version=4)
+BODY = generate_body(request(max_tokens=8), request_id="e/1", max_tokens=8, weights="4")
 
 
 def test_the_body_asks_for_what_was_sampled_and_salts_the_cache_with_the_version() -> None:
     body = generate_body(
-        request(temperature=0.7, stop_ids=(3, 4), seed=2**63 + 5), request_id="x", max_tokens=3, version=9
+        request(temperature=0.7, stop_ids=(3, 4), seed=2**63 + 5), request_id="x", max_tokens=3, weights="run-9"
     )
-    assert body["cache_salt"] == "version 9"
+    assert body["cache_salt"] == "run-9"
     assert body["token_ids"] == [0, 1, 2, 3, 4]
     sampling = body["sampling_params"]
     assert (sampling["temperature"], sampling["stop_token_ids"], sampling["seed"]) == (0.7, [3, 4], 5)
@@ -43,11 +43,11 @@ def test_spans_that_cover_every_token_label_it(parts: list[tuple[int, int]]) -> 
         for (version, _), (start, end) in zip(parts, pairwise(ends), strict=True)
     ]
     sampling = Sampling(max_tokens=len(labels), stop_ids=())
-    read = read_answer(answer, sampling, max_tokens=len(labels), versions=[0, 1, 2, 3]).completion
+    read = read_answer(answer, sampling, max_tokens=len(labels), weights={str(v): v for v in range(4)}).completion
     assert read.versions.tolist() == labels
     if len({version for version, _ in parts}) > 1:
-        with pytest.raises(BadAnswer, match="unknown ones"):
-            read_answer(answer, sampling, max_tokens=len(labels), versions=[parts[0][0]])
+        with pytest.raises(BadAnswer, match="which it was not given"):
+            read_answer(answer, sampling, max_tokens=len(labels), weights={str(parts[0][0]): parts[0][0]})
 
 
 spans = st.lists(
@@ -71,7 +71,7 @@ def test_spans_are_taken_where_they_say_one_version_of_each_token(drawn: list[di
     answer = good_answer(BODY, "0")
     answer["choices"][0]["weight_versions"] = drawn
     try:
-        read = read_answer(answer, FREE, max_tokens=8, versions=[0, 4]).completion
+        read = read_answer(answer, FREE, max_tokens=8, weights={"0": 0, "4": 4}).completion
     except BadAnswer:
         return
     assert [[str(v)] for v in read.versions.tolist()] == said
@@ -105,7 +105,7 @@ def test_a_garbled_answer_is_refused_or_says_what_it_says(data: st.DataObject) -
         if not isinstance(answer, dict):
             break
     try:
-        read = read_answer(answer, FREE, max_tokens=8, versions=[4]).completion
+        read = read_answer(answer, FREE, max_tokens=8, weights={"4": 4}).completion
     except BadAnswer:
         return
     choice = answer["choices"][0]

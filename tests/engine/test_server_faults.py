@@ -66,7 +66,7 @@ async def until(true: Any, within_s: float = 5.0) -> None:
         await asyncio.sleep(0.01)
 
 
-def set_version(name: str) -> Any:
+def set_version(name: object) -> Any:
     return lambda choice: choice["weight_versions"][0].update(version=name)
 
 
@@ -89,8 +89,8 @@ WRONG: dict[str, tuple[Handler, str]] = {
     "no versions": (gives(lambda c: c.pop("weight_versions")), "0 of 3 tokens which weights"),
     "half of the versions": (gives(lambda c: c["weight_versions"][0].update(end=2)), "2 of 3 tokens which weights"),
     "a gap in versions": (gives(lambda c: c["weight_versions"][0].update(start=1)), "do not follow one another"),
-    "weights of a restart": (gives(set_version("default")), "name other weights"),
-    "weights never given": (gives(set_version("5")), "name unknown ones"),
+    "weights of a restart": (gives(set_version("default")), "by weights 'default', which it was not given"),
+    "weights never given": (gives(set_version(5)), "by weights 5, which it was not given"),
     "stopped at nothing": (gives(lambda c: c.update(finish_reason="stop")), "no stop id"),
     "an error": (gives(lambda c: c.update(finish_reason="error")), "ended with 'error'"),
     "more than asked": (gives(lambda c: c["token_ids"].append(1)), "3 log-probabilities for 4 tokens"),
@@ -173,11 +173,25 @@ async def test_a_restarted_server_gets_no_more_requests(tmp_path: Path) -> None:
         assert (restarted.count(GENERATE), good.count(GENERATE)) == (1, 9)
         await engine.update_weights(Weights(), 1)
         assert restarted.weights == "default"
-        restarted.weights = "0"
-        good.weights = "default"
+        good.weights = "agentrl-another-run-0-version-1"  # two runs, one server
         await until(lambda: engine.metrics()["servers"] == 0)
-        with pytest.raises(EngineFailure, match=r"no server samples: .*its weights are 'default'.*was it restarted"):
+        with pytest.raises(
+            EngineFailure, match=r"its weights are 'default'.*restarted.*'agentrl-another-run.*else gave"
+        ):
             await engine.complete(request())
+
+
+async def test_one_failed_request_leaves_the_others_of_its_server_alone(tmp_path: Path) -> None:
+    async with fleet(tmp_path, 1) as (engine, (server,)):
+        server.hold.clear()
+        running = asyncio.create_task(engine.complete(request("long")))
+        await until(lambda: server.waiting == 1)
+        server.wrong[GENERATE] = answers(500)
+        with pytest.raises(EngineFailure):
+            await engine.complete(request("short"))
+        server.hold.set()
+        assert (await running).token_ids.tolist() == [7, 8, 9]
+        assert sum(body["request_id"].split("/")[1] == "long" for body in server.bodies(GENERATE)[1:]) == 1
 
 
 async def test_a_server_that_missed_a_push_samples_nothing_until_it_has_one(tmp_path: Path) -> None:
@@ -245,7 +259,7 @@ async def test_servers_are_given_the_policy_before_they_sample(tmp_path: Path) -
         for server in servers:
             (reload,) = server.bodies("/collective_rpc")
             assert reload["method"] == "reload_weights"
-            assert server.weights == "0"
+            assert server.weights.endswith("-version-0")
             assert server.bodies("/pause") == [{"mode": "keep", "clear_cache": "false"}]
 
 

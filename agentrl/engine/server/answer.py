@@ -8,7 +8,7 @@ whole answer is refused. Knows no network.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -31,14 +31,13 @@ class Answer(NamedTuple):
     cached_tokens: int | None  # of the prompt, found in the prefix cache; None: the server does not tell
 
 
-def generate_body(request: Request, *, request_id: str, max_tokens: int, version: int) -> dict[str, Any]:
-    """The body of POST /inference/v1/generate."""
+def generate_body(request: Request, *, request_id: str, max_tokens: int, weights: str) -> dict[str, Any]:
+    """The body of POST /inference/v1/generate. `weights` is what the server calls those it has now."""
     sampling = request.sampling
     return {
         "request_id": request_id,
         "token_ids": request.prompt_ids.tolist(),
-        # The salt keeps prefixes that other weights computed from being reused.
-        "cache_salt": f"version {version}",
+        "cache_salt": weights,  # keeps prefixes that other weights computed from being reused
         "sampling_params": {
             "max_tokens": max_tokens,
             "temperature": sampling.temperature,
@@ -51,12 +50,12 @@ def generate_body(request: Request, *, request_id: str, max_tokens: int, version
     }
 
 
-def read_answer(answer: Any, sampling: Sampling, *, max_tokens: int, versions: Collection[int]) -> Answer:
+def read_answer(answer: Any, sampling: Sampling, *, max_tokens: int, weights: Mapping[str, int]) -> Answer:
     """Read the answer of POST /inference/v1/generate.
 
     Args:
         max_tokens: as asked for.
-        versions: those that the server had since the request was sent.
+        weights: name and version of those that the server had since the request was sent.
 
     Raises:
         BadAnswer: something is missing, of another length, or cannot be true.
@@ -80,7 +79,7 @@ def read_answer(answer: Any, sampling: Sampling, *, max_tokens: int, versions: C
         raise BadAnswer(f"{len(token_ids)} tokens with reason {reason!r}, where at most {max_tokens} were asked for")
     if reason == "stop" and (not len(token_ids) or token_ids[-1] not in sampling.stop_ids):
         raise BadAnswer(f"it stopped at no stop id: {token_ids[-1:].tolist()} is none of {list(sampling.stop_ids)}")
-    labels = _versions(spans, len(token_ids), versions)
+    labels = _versions(spans, len(token_ids), weights)
     return Answer(Completion(token_ids, logprobs, labels, reason), prompt_tokens, cached)
 
 
@@ -103,21 +102,23 @@ def _logprobs(values: Any, token_ids: IntArray) -> Any:
     return np.array(found, dtype=np.float32)
 
 
-def _versions(spans: Any, n: int, known: Collection[int]) -> IntArray:
-    """[C] from spans that must cover every token, in order, with versions that the server was given."""
+def _versions(spans: Any, n: int, weights: Mapping[str, int]) -> IntArray:
+    """[C] from spans that must cover every token, in order, with the names of weights that the server was given."""
     labels = np.full(n, -1, dtype=np.int64)
     end = 0
     try:
         for span in spans:
-            version, start, stop = int(span["version"]), int(span["start"]), int(span["end"])
-            if start != end or stop < start or stop > n or version not in known:
-                raise BadAnswer(f"weight_versions {spans} of {n} tokens do not follow one another or name unknown ones")
-            labels[start:stop] = version
+            start, stop = int(span["start"]), int(span["end"])
+            if span["version"] not in weights:
+                raise BadAnswer(f"its tokens were sampled by weights {span['version']!r}, which it was not given")
+            if start != end or not start <= stop <= n:
+                raise BadAnswer(f"weight_versions {spans} of {n} tokens do not follow one another")
+            labels[start:stop] = weights[span["version"]]
             end = stop
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         if isinstance(error, BadAnswer):
             raise
-        raise BadAnswer(f"weight_versions {str(spans)[:200]} name other weights than {sorted(known)}") from error
+        raise BadAnswer(f"weight_versions {str(spans)[:200]} cannot be read") from error
     if end != n:
         raise BadAnswer(f"it says of {end} of {n} tokens which weights sampled them: agentrl needs vLLM 0.32 or newer")
     return labels

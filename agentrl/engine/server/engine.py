@@ -11,9 +11,11 @@ again on another one, from its beginning: nothing of an answer that was not rece
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,8 +52,13 @@ class VllmServerEngine:
         self._vocabulary = launch.vocabulary(self._model)
         self._processes: list[ServerProcess] = []
         self._sync_lock = asyncio.Lock()
+        self._run, self._pushes = uuid.uuid4().hex[:12], itertools.count()
         self._use(())
         self._sampler.broken = "the server engine was not started: await start() first"
+
+    def _new_name(self, version: int) -> str:
+        """What servers call weights of this engine: no other run's weights, and no earlier ones, have that name."""
+        return f"agentrl-{self._run}-{next(self._pushes)}-version-{version}"
 
     def _use(self, servers: Sequence[Server]) -> None:
         self._fleet = Fleet(servers, self._settings.server)
@@ -89,7 +96,7 @@ class VllmServerEngine:
             )
         clients = [Client(process.name, socket=process.socket) for process in self._processes]
         self._use([Server(c, ended=p.obituary) for c, p in zip(clients, self._processes, strict=True)])
-        await launch.await_ready(self._fleet.servers, self._processes, self._settings)
+        await launch.await_ready(self._fleet.servers, self._processes, self._settings, self._new_name(0))
 
     async def _find_servers(self) -> None:
         """Servers that run already may have any weights: they are given the policy's, as version 0."""
@@ -162,10 +169,12 @@ class VllmServerEngine:
     async def _give(self, checkpoint: str, version: int) -> None:
         """Give a checkpoint to all servers that are well; no request enters meanwhile."""
         fit = [server for server in self._fleet.servers if not (server.lost or server.drained)]
-        deadline_s = self._settings.vllm.sync_deadline_s
+        name, deadline_s = self._new_name(version), self._settings.vllm.sync_deadline_s
         self._sampler.open.clear()
         try:
-            refused = await asyncio.gather(*(push(one, checkpoint, version, deadline_s=deadline_s) for one in fit))
+            refused = await asyncio.gather(
+                *(push(one, checkpoint, name, version, deadline_s=deadline_s) for one in fit)
+            )
             if None not in refused:
                 reasons = "; ".join(filter(None, refused)) or self._fleet.refusals(version)
                 raise EngineFailure(f"the sync of version {version} to the vLLM servers failed: {reasons}")

@@ -16,7 +16,7 @@ from typing import Any
 
 from agentrl.engine.http import HttpError
 from agentrl.engine.server.process import ServerProcess
-from agentrl.engine.server.push import name_version
+from agentrl.engine.server.push import name_weights
 from agentrl.engine.server.server import Server
 from agentrl.engine.settings import EngineSettings
 from agentrl.errors import EngineFailure
@@ -35,8 +35,10 @@ def vocabulary(model: str) -> float:
     return int(table["vocab_size"]) if "vocab_size" in table else math.inf
 
 
-async def await_ready(servers: Sequence[Server], processes: Sequence[ServerProcess], settings: EngineSettings) -> None:
-    """Wait until servers that agentrl started are up; their weights, the policy's, are named version 0.
+async def await_ready(
+    servers: Sequence[Server], processes: Sequence[ServerProcess], settings: EngineSettings, name: str
+) -> None:
+    """Wait until servers that agentrl started are up; their weights, the policy's, get `name` as version 0.
 
     Raises:
         EngineFailure: one ended, or was not up within `engine.vllm.start_deadline_s`.
@@ -49,7 +51,7 @@ async def await_ready(servers: Sequence[Server], processes: Sequence[ServerProce
                 late = f" ({process.name}, its log: {process.log})"
                 await _healthy(server, process, deadline_s)
                 await examine(server, settings, deadline_s=deadline_s)
-                await name_version(server, 0, deadline_s=deadline_s)
+                await name_weights(server, name, 0, deadline_s=deadline_s)
     except TimeoutError as error:
         for process in processes:
             process.failed = True

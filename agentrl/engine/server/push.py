@@ -11,8 +11,10 @@ from agentrl.engine.http import HttpError
 from agentrl.engine.server.server import Server
 
 
-async def push(server: Server, checkpoint: str, version: int, *, deadline_s: float) -> str | None:
+async def push(server: Server, checkpoint: str, name: str, version: int, *, deadline_s: float) -> str | None:
     """Give the server the checkpoint; why it did not take it, or None. `deadline_s` is that of each step.
+
+    `name` is what the server calls these weights from now on, and nobody calls others.
 
     A server that fails before its weights are touched is drained and keeps the version it has; one that fails later
     is lost.
@@ -21,20 +23,20 @@ async def push(server: Server, checkpoint: str, version: int, *, deadline_s: flo
     try:
         await _ask(server, "/pause", deadline_s, query={"mode": "keep", "clear_cache": "false"})
     except HttpError as error:
-        server.drain(str(error))
+        server.drain(str(error), cut=True)  # it may be paused, and what runs on it would wait for ever
         return str(error)
     else:
-        return await _swap(server, checkpoint, version, deadline_s)
+        return await _swap(server, checkpoint, name, version, deadline_s)
     finally:
         server.syncing = False
 
 
-async def _swap(server: Server, checkpoint: str, version: int, deadline_s: float) -> str | None:
+async def _swap(server: Server, checkpoint: str, name: str, version: int, deadline_s: float) -> str | None:
     """The steps from the first that touches the weights on."""
     try:
         reload = {"method": "reload_weights", "kwargs": {"weights_path": checkpoint}}
         await _ask(server, "/collective_rpc", deadline_s, reload)
-        await name_version(server, version, deadline_s=deadline_s)
+        await name_weights(server, name, version, deadline_s=deadline_s)
         await _ask(server, "/resume", deadline_s)
     except HttpError as error:
         server.lose(f"its push of version {version} was cut short: {error}")
@@ -45,15 +47,14 @@ async def _swap(server: Server, checkpoint: str, version: int, deadline_s: float
     return None
 
 
-async def name_version(server: Server, version: int, *, deadline_s: float) -> None:
+async def name_weights(server: Server, name: str, version: int, *, deadline_s: float) -> None:
     """Name the weights that the server has loaded already.
 
     Raises:
         HttpError: it did not take the name.
     """
-    await _ask(server, "/update_weight_version", deadline_s, {"new_version": str(version)})
-    server.version = version
-    server.versions.append(version)
+    await _ask(server, "/update_weight_version", deadline_s, {"new_version": name})
+    server.take(name, version)
 
 
 async def _ask(

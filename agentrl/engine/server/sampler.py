@@ -122,11 +122,11 @@ class Sampler:
 
     async def _ask(self, server: Server, request: Request, request_id: str, max_tokens: int) -> Completion:
         """One try on one server; a server that fails it is drained until its health is known again."""
-        body = generate_body(request, request_id=request_id, max_tokens=max_tokens, version=self.version)
-        known = len(server.versions) - 1  # from this one on
+        now, (name, _) = len(server.weights) - 1, server.weights[-1]
+        body = generate_body(request, request_id=request_id, max_tokens=max_tokens, weights=name)
         try:
             answer = await server.generate(body, self._settings.request_deadline_s)
-            read = read_answer(answer, request.sampling, max_tokens=max_tokens, versions=server.versions[known:])
+            read = read_answer(answer, request.sampling, max_tokens=max_tokens, weights=dict(server.weights[now:]))
         except BadAnswer as error:
             asked = f"POST {server.name}/inference/v1/generate"
             server.drain(f"{asked} gave an answer that cannot be used: {error}")

@@ -31,7 +31,7 @@ class Server:
 
     client: Client
     version: int = UNKNOWN_VERSION  # of the weights it has
-    versions: list[int] = field(default_factory=list)  # all that it was given, in order
+    weights: list[tuple[str, int]] = field(default_factory=list)  # name and version of all that it was given, in order
     drained: str | None = None  # why it gets no requests until it is healthy again
     lost: str | None = None  # why it gets none any more: nobody knows its weights
     load: int = 0  # completions that it was chosen for and that have not come back
@@ -53,11 +53,17 @@ class Server:
             return f"{self.name}: it has version {self.version} of the weights, not {version}"
         return None
 
-    def drain(self, reason: str) -> None:
-        """No requests until its health is known again; those that run are to be tried elsewhere."""
+    def take(self, name: str, version: int) -> None:
+        """It has these weights now."""
+        self.version = version
+        self.weights.append((name, version))
+
+    def drain(self, reason: str, *, cut: bool = False) -> None:
+        """No requests until its health is known again; with `cut`, those that run are to be tried elsewhere."""
         if self.drained is None:
             self.drained = reason
-        self._cut(reason)
+        if cut:
+            self._cut(reason)
         self.look.set()
 
     def lose(self, reason: str) -> None:
@@ -81,15 +87,18 @@ class Server:
         call.add_done_callback(_looked_at)
         self._calls[call] = None
         try:
-            return await call
+            answer = await call
         except asyncio.CancelledError:
-            reason, task = self._calls[call], asyncio.current_task()
-            if reason is None or (task is not None and task.cancelling()):
+            task = asyncio.current_task()
+            if self._calls[call] is None or (task is not None and task.cancelling()):
                 raise
-            raise HttpError(f"POST {self.name}/inference/v1/generate was given up: {reason}", transient=True) from None
+            answer = None
         finally:
             call.cancel()
-            del self._calls[call]
+            reason = self._calls.pop(call)
+        if reason is not None:
+            raise HttpError(f"POST {self.name}/inference/v1/generate was given up: {reason}", transient=True)
+        return answer
 
     async def abort(self, request_id: str, deadline_s: float) -> None:
         """Ask the server to stop a request; it then answers with what was sampled."""
@@ -98,20 +107,30 @@ class Server:
 
     async def check(self, deadline_s: float) -> None:
         """Ask for its health, the name of its weights and its gauges; drain it, or take it back, accordingly."""
-        before = self.version
+        before = list(self.weights)
         try:
             await self.client.ask("GET", "/health", deadline_s=deadline_s)
             info = await self.client.ask("GET", "/weight_info", deadline_s=deadline_s)
-            page = await self.client.text("/metrics", deadline_s=deadline_s)
+            self.gauges = read_gauges(await self._metrics_page(deadline_s))
         except HttpError as error:
-            self.drain(str(error))
+            self.drain(str(error), cut=True)
             return
         said = info.get("weight_version") if isinstance(info, dict) else info
-        if not self.syncing and before == self.version != UNKNOWN_VERSION and said != str(before):
-            self.lose(f"it says that its weights are {said!r}, and was given version {before}: was it restarted?")
+        if not self.syncing and before and before == self.weights and said != before[-1][0]:
+            self.lose(
+                f"it says that its weights are {said!r}, and was given {before[-1][0]!r}: it was restarted, or somebody "
+                "else gave it others"
+            )
             return
         self.drained = None
-        self.gauges = read_gauges(page)
+
+    async def _metrics_page(self, deadline_s: float) -> str:
+        try:
+            return await self.client.text("/metrics", deadline_s=deadline_s)
+        except HttpError as error:
+            if error.status is None:
+                raise
+            return ""  # metrics can be switched off
 
 
 def _looked_at(call: asyncio.Task[Any]) -> None:
