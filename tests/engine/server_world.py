@@ -70,6 +70,7 @@ class FakeVllm:
     async def start(self) -> FakeVllm:
         self.hold.set()
         app = web.Application()
+        app[SERVER] = self
         app.router.add_route("*", "/{path:.*}", self._serve)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
@@ -89,7 +90,6 @@ class FakeVllm:
         return [body for asked, body in self.asked if asked == path]
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
-        request["weights"] = self.weights
         text = await request.text()
         self.asked.append((request.path, json.loads(text) if text else dict(request.query)))
         if request.path in self.wrong:
@@ -115,6 +115,9 @@ class FakeVllm:
         finally:
             self.waiting -= 1
         return web.json_response(good_answer(body, self.weights))
+
+
+SERVER = web.AppKey("server", FakeVllm)
 
 
 def settings(*servers: FakeVllm, **changed: Any) -> EngineSettings:
@@ -167,7 +170,7 @@ def gives(change: Callable[[dict[str, Any]], None]) -> Handler:
     """A good answer (of three tokens) with something changed."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        answer = good_answer(await request.json(), request["weights"])
+        answer = good_answer(await request.json(), request.app[SERVER].weights)
         change(answer["choices"][0])
         return web.json_response(answer)
 

@@ -192,7 +192,7 @@ async def test_a_server_that_runs_already_is_given_the_policy(engine: VllmServer
         await guest.close()
     expected = expected_logprobs(third_model, SHORT_PROMPT, completion.token_ids, 1.0)
     assert np.abs(completion.logprobs - expected).max() < 1e-4
-    with pytest.raises(EngineFailure, match="sampled by weights 'agentrl-.*-version-0', which it was not given"):
+    with pytest.raises(EngineFailure, match=r"sampled by weights 'agentrl-.*-version-0', which it was not given"):
         await engine.complete(request(max_tokens=4))
     (server,) = engine._fleet.servers
     server.drained = None

@@ -118,8 +118,8 @@ class Server:
         said = info.get("weight_version") if isinstance(info, dict) else info
         if not self.syncing and before and before == self.weights and said != before[-1][0]:
             self.lose(
-                f"it says that its weights are {said!r}, and was given {before[-1][0]!r}: it was restarted, or somebody "
-                "else gave it others"
+                f"it says that its weights are {said!r}, and was given {before[-1][0]!r}: it was restarted, or "
+                "somebody else gave it others"
             )
             return
         self.drained = None
