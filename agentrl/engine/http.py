@@ -108,13 +108,11 @@ class Client:
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
-            connector: aiohttp.BaseConnector
+            connector: aiohttp.BaseConnector  # without a limit: the caller bounds how many run at once
             if self._socket is not None:
                 connector = aiohttp.UnixConnector(str(self._socket), limit=0, keepalive_timeout=_IDLE_S)
             else:
-                connector = aiohttp.TCPConnector(
-                    limit=0, keepalive_timeout=_IDLE_S
-                )  # the caller bounds how many run at once
+                connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_S)
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_DEADLINE_S)
             self._session = aiohttp.ClientSession(
                 connector=connector, headers=self._headers, timeout=timeout, trust_env=self._proxies
