@@ -73,6 +73,7 @@ OUTSIDE = [
     ("agentrl.engine.vllm.engine", "numpy vllm"),
     ("agentrl.engine.vllm.process", "psutil"),
     ("agentrl.engine.http", "aiohttp"),
+    ("agentrl.engine.server.launch", "huggingface_hub"),
     ("agentrl.engine.*", "numpy"),
     ("agentrl.rollout.*", "numpy pyarrow"),
     ("agentrl.learner.*", "numpy torch transformers safetensors"),

@@ -186,7 +186,7 @@ async def resets(request: web.Request) -> web.StreamResponse:
 
 async def truncates(request: web.Request) -> web.StreamResponse:
     """Half of an answer, and then the connection ends."""
-    whole = json.dumps(good_answer(await request.json(), request["weights"])).encode()
+    whole = json.dumps(good_answer(await request.json(), request.app[SERVER].weights)).encode()
     response = web.StreamResponse(headers={"Content-Length": str(len(whole)), "Content-Type": "application/json"})
     await response.prepare(request)
     await response.write(whole[: len(whole) // 2])

@@ -99,6 +99,12 @@ async def test_stops_at_and_includes_a_stop_id_and_at_nothing_else(engine: VllmS
     assert stopped.token_ids.tolist() == free.token_ids[: first + 1].tolist()
 
 
+async def test_context_is_never_overrun(engine: VllmServerEngine) -> None:
+    prompt = np.resize(LONG_PROMPT, engine.max_context - 3)
+    completion = await engine.complete(request(prompt, max_tokens=50))
+    assert (len(completion.token_ids), completion.finish_reason) == (3, "length")
+
+
 async def test_the_prefix_cache_serves_a_second_turn_and_says_so(engine: VllmServerEngine) -> None:
     before = engine.metrics()
     first = await engine.complete(request(LONG_PROMPT, episode_id="turns", max_tokens=8))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ pytest.importorskip("aiohttp", reason="aiohttp is not installed: pip install 'ag
 import psutil
 
 from agentrl.engine.server import VllmServerEngine, process
+from agentrl.engine.server.launch import vocabulary
 from agentrl.engine.server.process import ServerProcess
 from agentrl.engine.settings import EngineSettings, ServerSettings, VllmSettings
 from agentrl.errors import EngineFailure
@@ -148,3 +150,20 @@ async def test_what_a_server_is_started_with(tmp_path: Path, monkeypatch: pytest
     await started.close()
     assert not started.folder.exists()
     started.log.unlink()
+
+
+def test_the_vocabulary_is_read_from_a_folder_or_from_the_hubs_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    assert vocabulary(str(model_folder(tmp_path))) == 300
+    snapshot = tmp_path / "cache" / "models--owner--model" / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text('{"text_config": {"vocab_size": 77}}')
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("abc")
+    assert vocabulary("owner/model") == 77
+    assert vocabulary("owner/other") == math.inf
+    assert vocabulary("/no/such/folder/here") == math.inf

@@ -90,10 +90,13 @@ class VllmServerEngine:
             raise
 
     async def _start_servers(self) -> None:
-        for number in range(self._settings.server.count):
-            self._processes.append(
-                ServerProcess.start(self._model, self._settings, dtype=self._dtype, seed=self._seed, number=number)
-            )
+        settings = self._settings
+        try:
+            for number in range(settings.server.count):
+                started = ServerProcess.start(self._model, settings, dtype=self._dtype, seed=self._seed, number=number)
+                self._processes.append(started)
+        except OSError as error:
+            raise EngineFailure(f"a vLLM server cannot be started: {type(error).__name__}: {error}") from error
         clients = [Client(process.name, socket=process.socket) for process in self._processes]
         self._use([Server(c, ended=p.obituary) for c, p in zip(clients, self._processes, strict=True)])
         await launch.await_ready(self._fleet.servers, self._processes, self._settings, self._new_name(0))

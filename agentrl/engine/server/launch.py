@@ -8,6 +8,8 @@ ratio, so its configuration is read, not believed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import importlib.util
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -26,8 +28,17 @@ _FLAGS = "VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --enable-scale-out --logprobs-
 
 
 def vocabulary(model: str) -> float:
-    """Number of token ids of a checkpoint folder; infinite for a hub name, whose files are not here."""
+    """Number of token ids of a checkpoint folder, or of a hub name that is in the cache; infinite where it is not.
+
+    An id that is not in the vocabulary ends a vLLM server, and tried again, the next one.
+    """
     config = Path(model) / "config.json"
+    if not config.is_file() and importlib.util.find_spec("huggingface_hub") is not None:
+        from huggingface_hub import try_to_load_from_cache
+
+        with contextlib.suppress(ValueError):  # a path is no hub name
+            found = try_to_load_from_cache(model, "config.json")
+            config = Path(found) if isinstance(found, str) else config
     if not config.is_file():
         return math.inf
     table = json.loads(config.read_text(encoding="utf-8"))

@@ -24,6 +24,7 @@ from agentrl.engine.vllm.process import EAGER, QUIET, new_log, root_cause
 GRACE_S = 15.0  # for vLLM to end by itself
 KILL_WAIT_S = 10.0
 _KEEPER = Path(__file__).with_name("keeper.py")
+_LONG_PATH = 70  # characters; a socket's whole path may have some hundred
 _NOT_FOR_ANOTHER_PYTHON = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
 
 
@@ -44,7 +45,8 @@ class ServerProcess:
             OSError: the interpreter cannot be started.
         """
         log = new_log()
-        folder = Path(tempfile.mkdtemp(prefix="agentrl-vllm-"))  # this user's alone
+        short = None if len(tempfile.gettempdir()) < _LONG_PATH else "/tmp"
+        folder = Path(tempfile.mkdtemp(prefix="agentrl-vllm-", dir=short))  # this user's alone
         command = _command(model, settings, dtype=dtype, seed=seed, socket=folder / "socket")
         keeper = [sys.executable, "-I", "-S", str(_KEEPER), str(os.getpid()), f"{GRACE_S:g}", *command]
         try:

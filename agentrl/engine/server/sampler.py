@@ -76,10 +76,11 @@ class Sampler:
         settings = self._settings
         told: list[str] = []
         failed: Server | None = None
+        wait_s = 0.0
         for attempt in range(settings.retries + 1):
             if attempt:
                 self._retries += 1
-                await asyncio.sleep(settings.backoff_s * 2 ** (attempt - 1))
+                await asyncio.sleep(max(wait_s, settings.backoff_s * 2 ** (attempt - 1)))
             await self.open.wait()
             if running.aborted:
                 return _nothing()
@@ -97,7 +98,7 @@ class Sampler:
                 told.append(str(error))
                 if not error.transient:
                     raise EngineFailure(f"a server refused a request: {error}") from error
-                failed = server
+                failed, wait_s = server, error.wait_s
         raise EngineFailure(f"no server could sample, tried {len(told)} times: {'; '.join(dict.fromkeys(told))}")
 
     async def _sample(self, server: Server, request: Request, running: _Running, max_tokens: int) -> Completion:
