@@ -125,13 +125,13 @@ def settings(*servers: FakeVllm, **changed: Any) -> EngineSettings:
         "retries": 3,
         "backoff_s": 0.02,
         "health_every_s": 0.1,
-        "health_deadline_s": 0.5,
+        "health_deadline_s": 3.0,
         "request_deadline_s": 5.0,
     }
     return EngineSettings(
         kind="vllm-server",
         max_context=1024,
-        vllm=VllmSettings(sync_deadline_s=2.0, start_deadline_s=5.0),
+        vllm=VllmSettings(sync_deadline_s=2.0, start_deadline_s=20.0),
         server=ServerSettings(urls=tuple(server.url for server in servers), **(quick | changed)),
     )
 

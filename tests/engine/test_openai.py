@@ -37,6 +37,7 @@ from agentrl.render.renderer import Renderer
 from agentrl.render.tokenizer import ByteTokenizer
 from agentrl.rollout.collector import play
 from agentrl.rollout.episode import Job
+from agentrl.rollout.records import read_trajectories, write_trajectories
 from agentrl.rollout.settings import RolloutSettings
 from agentrl.trajectory import Group, Outcome
 from tests.engine.server_world import open_sockets
@@ -143,7 +144,7 @@ async def test_what_is_sent_and_what_is_recorded(monkeypatch: pytest.MonkeyPatch
     assert engine.version == -1
 
 
-async def test_a_whole_evaluation_by_calls_of_tools_and_no_training_on_it() -> None:
+async def test_a_whole_evaluation_by_calls_of_tools_and_no_training_on_it(tmp_path: Path) -> None:
     async with endpoint() as (there, engine):
         jobs = [Job(ENV.make_task(seed), f"g{seed}", seed) for seed in range(4)]
         limits = RolloutSettings(max_tokens_per_turn=50, max_tokens_per_episode=100_000)
@@ -154,6 +155,8 @@ async def test_a_whole_evaluation_by_calls_of_tools_and_no_training_on_it() -> N
     assert [t.outcome for t in played] == [Outcome.TERMINATED] * 4
     assert all(t.reward is not None and t.reward >= 1.0 for t in played)
     assert not any(t.trainable for t in played)
+    write_trajectories(tmp_path / "played.parquet", played)
+    assert not any(t.trainable for t in read_trajectories(tmp_path / "played.parquet"))
     with pytest.raises(ValueError, match="cannot be trained on"):
         Batch.from_groups([Group(t.group_id, t.task_id, (t,)) for t in played])
     second = next(body for body in there.bodies if body["messages"][-1]["role"] == "tool")

@@ -134,7 +134,7 @@ async def test_a_refused_request_is_not_tried_again(tmp_path: Path) -> None:
 
 
 async def test_a_server_that_stops_answering_is_drained_and_its_requests_go_on_elsewhere(tmp_path: Path) -> None:
-    async with fleet(tmp_path, 2, request_deadline_s=60.0) as (engine, (bad, good)):
+    async with fleet(tmp_path, 2, request_deadline_s=60.0, health_deadline_s=0.5) as (engine, (bad, good)):
         bad.hold.clear()
         good.hold.clear()
         running = [asyncio.create_task(engine.complete(request(str(i)))) for i in range(6)]
