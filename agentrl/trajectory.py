@@ -23,6 +23,7 @@ IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 RewardKind = Literal["outcome", "process"]
+UNKNOWN_VERSION = -1  # of weights that nobody knows; no token sampled by them can be trained on
 _ROUNDING = 1e-9  # 0.7 + 0.2 + 0.1 must reach a threshold of 1
 
 
@@ -56,7 +57,7 @@ class Completion:
 
     token_ids: IntArray  # [C] sampled ids, the stop token included
     logprobs: FloatArray  # [C] nats, under the distribution that was sampled from
-    versions: IntArray  # [C] policy version that sampled each token
+    versions: IntArray  # [C] policy version that sampled each token; UNKNOWN_VERSION where nobody knows the weights
     finish_reason: Literal["stop", "length", "abort"]
 
     def __post_init__(self) -> None:
@@ -140,6 +141,11 @@ class Trajectory:
     @property
     def n_action_tokens(self) -> int:
         return sum(int(segment.action_mask.sum()) for segment in self.segments)
+
+    @property
+    def trainable(self) -> bool:
+        """Whether it is known of every sampled token which weights sampled it, with which probability."""
+        return all(bool((s.versions[s.action_mask] != UNKNOWN_VERSION).all()) for s in self.segments)
 
     @property
     def n_tokens(self) -> int:

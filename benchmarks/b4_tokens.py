@@ -1,12 +1,12 @@
 """B4: what it costs to turn a growing chat into tokens: ours beside rendering the whole chat again in each turn.
 
-A chat of N turns; each turn calls a tool (about 25 tokens) and is answered (about 60 tokens). Ours asks the renderer for
-what the environment adds; the peer is transformers' `apply_chat_template` on all messages, tokens included, which is what
-a loop over an OpenAI-like interface does. Both use one tokenizer (byte-pair merges learnt here) and the ChatML template.
-Figures are processor time a turn.
+A chat of N turns; each turn calls a tool (about 25 tokens) and is answered (about 60 tokens). Ours asks the renderer
+for what the environment adds; the peer is transformers' `apply_chat_template` on all messages, tokens included, which
+is what a loop over an OpenAI-like interface does. Both use one tokenizer (byte-pair merges learnt here) and the ChatML
+template. Figures are processor time a turn.
 
-Floor: 1 % of the time that sampling takes: at 470 tokens a second, which one stream of the CPU build of vLLM gave, the 25
-tokens of a turn take 53 ms.
+Floor: 1 % of the time that sampling takes: at 470 tokens a second, which one stream of the CPU build of vLLM gave, the
+25 tokens of a turn take 53 ms.
 """
 
 from __future__ import annotations

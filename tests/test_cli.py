@@ -224,7 +224,7 @@ def test_list_names_everything(here: Path, capsys: pytest.CaptureFixture[str]) -
         "envs": {"calculator", "gsm8k"},
         "tools": {"calculator"},
         "presets": {"reinforce", "rloo", "grpo", "dr_grpo"},
-        "engines": {"hf", "vllm", "scripted:oracle", "scripted:null"},
+        "engines": {"hf", "vllm", "vllm-server", "openai", "scripted:oracle", "scripted:null"},
         "suites": {"gsm8k"},
     }
     for section, names in expected.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import string
+import sys
 import tomllib
 from importlib import resources
 from pathlib import Path
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from agentrl.config import check_recipe, dump_recipe, load_recipe, read_recipe
 from agentrl.config.overrides import apply_overrides, parse_override
-from agentrl.engine.settings import EngineSettings, VllmSettings
+from agentrl.engine.settings import EngineSettings, OpenAISettings, ServerSettings, VllmSettings
 from agentrl.errors import ConfigError, UserError
 from agentrl.learner.settings import LearnerSettings, OptimizerSettings, PolicySettings, TinySettings
 from agentrl.objective.loading import load_spec
@@ -199,6 +200,10 @@ def test_missing_or_binary_file_is_refused(tmp_path: Path) -> None:
         ("engine.kind=vlm", "there is no engine 'vlm'; did you mean 'vllm'?"),
         ("engine.kind=scripted:oracle", "has no weights to train"),
         ("engine.vllm.kv_cache_gib=2", "engine.vllm.kv_cache_gib is set, but engine.kind is 'hf'"),
+        ("engine.kind=openai", "serves evaluation only: such an endpoint gives text, not the token ids"),
+        ("engine.server.count=2", "engine.server.count is set, but engine.kind is 'hf'"),
+        ("engine.server.urls=3", "wanted a list, each of it a text"),
+        ("engine.openai.retries=1", "engine.openai.retries is set, but engine.kind is 'hf'"),
         ("engine.max_context=512", "set engine.max_context = 1024"),
         ("policy.parser=herms", "did you mean 'hermes'?"),
         ("policy.parser=hermes:run", "only python_block takes a tool"),
@@ -239,6 +244,52 @@ def test_vllm_settings_are_taken_where_they_are_honoured(recipe_file: Path, monk
     assert recipe.engine.vllm.kv_cache_gib == 2.0
 
 
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (['urls=["gpu7:8000"]'], "holds 'gpu7:8000', wanted addresses such as 'http://gpu7:8000'"),
+        (['urls=["http://gpu7:8000"]'], "may be another machine: set engine.server.weights_folder"),
+        (
+            ['urls=["http://localhost:1"]', "count=2"],
+            "engine.server.count is set, but engine.server.urls names",
+        ),
+        (['urls=["http://localhost:1"]', "python=python3"], "engine.server.python is set, but engine.server.urls"),
+        (['urls=["http://localhost:1"]', "api_key_env=NO_KEY"], "'NO_KEY', and no such variable is set"),
+        (["api_key_env=NO_KEY"], "agentrl starts the servers itself: remove it"),
+        (["weights_folder=/no/where"], "weights_folder '/no/where' is no folder"),
+        (["count=2", 'gpus=["0"]'], "names GPUs for 1 servers, and engine.server.count is 2"),
+        (["python=/no/python"], "engine.server.python '/no/python' cannot be run"),
+        (["count=0"], "engine.server.count is 0, wanted more than 0"),
+        (["retries=-1"], "engine.server.retries is -1, wanted 0 or more"),
+    ],
+)
+def test_servers_are_refused_what_they_cannot_honour(recipe_file: Path, overrides: list[str], said: str) -> None:
+    assert said in refusal(recipe_file, "engine.kind=vllm-server", *(f"engine.server.{text}" for text in overrides))
+
+
+def test_of_servers_that_run_already_vllms_own_settings_are_refused(recipe_file: Path) -> None:
+    urls = ["engine.kind=vllm-server", 'engine.server.urls=["http://localhost:1"]']
+    assert "would ignore it" in refusal(recipe_file, *urls, "engine.vllm.kv_cache_gib=2")
+    recipe = load_recipe(recipe_file, [*urls, "engine.vllm.sync_deadline_s=9", "engine.server.retries=0"])
+    assert recipe.engine.server.urls == ("http://localhost:1",)
+    assert recipe.engine.vllm.sync_deadline_s == 9.0
+
+
+def test_a_server_of_another_environment_needs_no_vllm_in_this_one(
+    recipe_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "vllm" else object())
+    assert "needs vLLM" in refusal(recipe_file, "engine.kind=vllm-server")
+    recipe = load_recipe(
+        recipe_file,
+        ["engine.kind=vllm-server", f"engine.server.python={sys.executable}", "engine.vllm.kv_cache_gib=2"],
+    )
+    assert recipe.engine.vllm.kv_cache_gib == 2.0
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    missing = refusal(recipe_file, "engine.kind=vllm-server", f"engine.server.python={sys.executable}")
+    assert "pip install 'agentrl[server]'" in missing
+
+
 def test_policy_folders(recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models" / "mine").mkdir(parents=True)
@@ -265,7 +316,8 @@ toml_values = st.recursive(
 
 def builds(cls: type, **fields: Any) -> st.SearchStrategy[Any]:
     """Instances of a settings class: the given fields, and each other one drawn by its type."""
-    by_type = {"int": counts, "float": numbers, "str": texts, "bool": st.booleans()}
+    lists = st.lists(texts, max_size=2).map(tuple)
+    by_type = {"int": counts, "float": numbers, "str": texts, "bool": st.booleans(), "tuple[str, ...]": lists}
     drawn = {f.name: by_type[str(f.type)] for f in dataclasses.fields(cls) if f.name not in fields}
     return st.builds(cls, **drawn, **fields)
 
@@ -277,7 +329,9 @@ recipes = builds(
     Recipe,
     env=builds(EnvSettings, settings=st.dictionaries(keys, toml_values, max_size=3)),
     policy=builds(PolicySettings, tiny=builds(TinySettings)),
-    engine=builds(EngineSettings, vllm=builds(VllmSettings)),
+    engine=builds(
+        EngineSettings, vllm=builds(VllmSettings), server=builds(ServerSettings), openai=builds(OpenAISettings)
+    ),
     warmup=builds(WarmupSettings, optimizer=optimizers),
     rollout=builds(RolloutSettings, max_turns=st.none() | counts),
     objective=builds(

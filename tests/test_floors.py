@@ -48,11 +48,13 @@ GARDEN_USES = (
     "agentrl.verify",
 )
 
+ENGINES = tuple(f"agentrl.engine.{kind}" for kind in ("hf", "vllm", "server", "openai", "http"))
+
 # What a room of one's own floor or of a lower one may still not see.
 BLIND = {
     "agentrl.objective": ("agentrl.env", "agentrl.render", "agentrl.engine", "agentrl.messages"),
-    "agentrl.rollout": ("agentrl.learner", "agentrl.objective", "agentrl.engine.hf", "agentrl.engine.vllm"),
-    "agentrl.learner": ("agentrl.env", "agentrl.render", "agentrl.rollout", "agentrl.engine.hf", "agentrl.engine.vllm"),
+    "agentrl.rollout": ("agentrl.learner", "agentrl.objective", *ENGINES),
+    "agentrl.learner": ("agentrl.env", "agentrl.render", "agentrl.rollout", *ENGINES),
     "agentrl.sandbox": ("agentrl",),
 }
 
@@ -70,6 +72,8 @@ OUTSIDE = [
     ("agentrl.engine.hf*", "numpy torch transformers safetensors"),
     ("agentrl.engine.vllm.engine", "numpy vllm"),
     ("agentrl.engine.vllm.process", "psutil"),
+    ("agentrl.engine.http", "aiohttp"),
+    ("agentrl.engine.server.launch", "huggingface_hub"),
     ("agentrl.engine.*", "numpy"),
     ("agentrl.rollout.*", "numpy pyarrow"),
     ("agentrl.learner.*", "numpy torch transformers safetensors"),

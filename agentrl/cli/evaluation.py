@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import sys
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from rich.console import Console
 from agentrl.cli import shipped
 from agentrl.cli.output import STDOUT, write_json
 from agentrl.cli.policy import Player, load_player
+from agentrl.config.checks import check_ranges
+from agentrl.config.overrides import apply_overrides, parse_override
+from agentrl.config.typed import Origin, build, leaves
 from agentrl.engine.settings import EngineSettings
 from agentrl.env.registry import make
 from agentrl.env.tasks import TaskSource
@@ -26,17 +30,26 @@ from agentrl.rollout.records import write_trajectories
 from agentrl.rollout.settings import RolloutSettings
 from agentrl.train.display import Display, make_display
 
+_RECORD_TOKENS = 1_000_000  # of an episode whose tokens only record what an endpoint said
 _REPORTS = {True: 1000, False: 20}  # of progress, a scenario: on a terminal, elsewhere
 
 
 def run(arguments: argparse.Namespace) -> int:
     suite = adapt(load_suite(shipped.find("suite", arguments.suite)), arguments)
-    for option in ("engine", "parser"):
-        if vars(arguments)[option] and arguments.policy.startswith("scripted:"):
+    if arguments.policy.startswith("scripted:"):
+        ignored = (("--engine", arguments.engine), ("--set", arguments.overrides), ("--parser", arguments.parser))
+        for option, given in ignored:
+            if given:
+                raise ConfigError(
+                    f"--policy {arguments.policy} plays a script and would ignore {option}: leave {option} away"
+                )
+    settings = engine_settings(arguments.engine or "hf", suite, arguments.overrides)
+    if settings.kind == "openai":
+        if arguments.parser:
             raise ConfigError(
-                f"--policy {arguments.policy} plays a script and would ignore --{option}: leave --{option} away"
+                "--engine openai reads tool calls from the endpoint and would ignore --parser: leave it away"
             )
-    settings = _engine_settings(arguments.engine or "hf", suite)
+        suite = with_room(suite, settings.max_context)
     player = load_player(arguments.policy, settings, seed=arguments.seed, parser=arguments.parser)
     with make_display(sys.stderr) as display:
         result = asyncio.run(_evaluate(suite, player, arguments, display))
@@ -102,10 +115,30 @@ def _scenario(scenario: Scenario, arguments: argparse.Namespace) -> Scenario:
     return scenario.model_copy(update=changed)
 
 
-def _engine_settings(kind: str, suite: Suite) -> EngineSettings:
-    """Room for the longest episode that a scenario allows."""
+def engine_settings(kind: str, suite: Suite, overrides: Sequence[str]) -> EngineSettings:
+    """The engine as the command line sets it, with room for the longest episode that a scenario allows.
+
+    Raises:
+        ConfigError: a setting is unknown, not the engine's, or of the wrong type.
+    """
     usual = RolloutSettings().max_tokens_per_episode
-    return EngineSettings(kind=kind, max_context=max(s.max_tokens_per_episode or usual for s in suite.scenarios))
+    longest = max(s.max_tokens_per_episode or usual for s in suite.scenarios)
+    table = {"kind": kind, "max_context": _RECORD_TOKENS if kind == "openai" else longest}
+    parsed = [parse_override(text) for text in overrides]
+    for override in parsed:
+        if override.path[0] != "engine" or len(override.path) < 2:
+            raise ConfigError(f"{override}: agentrl eval sets engine.* alone; what is played stands in the suite")
+    tree = apply_overrides({"engine": table}, parsed)
+    known = [("engine", *path) for path in leaves(EngineSettings)]
+    settings = build(EngineSettings, tree["engine"], Origin("the command line", parsed, known), ("engine",))
+    check_ranges(settings, "engine")
+    return settings
+
+
+def with_room(suite: Suite, max_tokens: int) -> Suite:
+    """The suite with this limit of an episode's tokens: of a record in bytes, the scenarios' own say nothing."""
+    freed = (s.model_copy(update={"max_tokens_per_episode": max_tokens}) for s in suite.scenarios)
+    return suite.model_copy(update={"scenarios": tuple(freed)})
 
 
 def _save(result: SuiteResult, folder: Path) -> None:

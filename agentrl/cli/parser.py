@@ -84,14 +84,21 @@ def _add_eval(commands: Any) -> None:
         "Evaluate a policy on a suite of scenarios.",
         "  agentrl eval calculator --policy runs/calculator-seed0 --limit 100\n"
         "  agentrl eval my_suite.toml --policy Qwen/Qwen3-0.6B --engine vllm --k 4\n"
-        "  agentrl eval gsm8k --policy scripted:gold",
+        "  agentrl eval gsm8k --policy scripted:gold\n"
+        "  agentrl eval gsm8k --policy some-model --engine openai --set engine.openai.url=https://host/v1",
     )
     parser.add_argument("suite", metavar="SUITE", help="a suite's path, or the name of a shipped one")
     parser.add_argument(
-        "--policy", required=True, metavar="P", help="a run folder, a checkpoint, a hub name, or scripted:NAME"
+        "--policy",
+        required=True,
+        metavar="P",
+        help="a run folder, a checkpoint, a hub name, scripted:NAME, or a model's name at an openai endpoint",
     )
     parser.add_argument("--k", type=_positive, metavar="N", help="episodes a task (default: the suite's)")
-    parser.add_argument("--engine", choices=("hf", "vllm"), help="what samples a model (default: hf)")
+    parser.add_argument(
+        "--engine", choices=("hf", "vllm", "vllm-server", "openai"), help="what samples a model (default: hf)"
+    )
+    _add_set(parser, "set a setting of the engine, such as engine.openai.url")
     parser.add_argument(
         "--parser", metavar="NAME", help="how it writes tool calls (default: as the run, or by its chat template)"
     )

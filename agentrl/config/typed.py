@@ -96,6 +96,8 @@ def describe(kind: Any) -> str:
         return "one of " + ", ".join(repr(choice) for choice in arguments)
     if get_origin(kind) in (Union, types.UnionType):
         return " or ".join(describe(part) for part in arguments if part is not types.NoneType)
+    if get_origin(kind) is tuple and arguments[-1] is Ellipsis:
+        return f"a list, each of it {describe(arguments[0])}"
     if get_origin(kind) is tuple:
         return f"a list of {len(arguments)}: " + ", ".join(describe(part) for part in arguments)
     if get_origin(kind) is Mapping:

@@ -99,8 +99,11 @@ class Engine(Protocol):
         ...
 
     def metrics(self) -> Mapping[str, float]:
-        """What the engine knows of its own work since it was asked last, under `engine/...`: the share of prompt tokens
-        that were in its cache, requests, waiting, memory. An engine tells what it can."""
+        """What the engine tells of its own work: counters since it was made, and gauges.
+
+        `requests`; `prefix_hit_rate`, the share of prompt tokens that it need not compute anew; and, where it knows them,
+        `retries`, `kv_usage`, `running`, `waiting`, `servers`. NaN: it cannot tell.
+        """
         ...
 
     async def close(self) -> None:

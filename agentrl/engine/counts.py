@@ -5,12 +5,13 @@ What comes in: prompts as they are admitted. What goes out: the share that was n
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
 @dataclass(slots=True)
 class PromptCounts:
-    """Since the last `take`."""
+    """Since the start."""
 
     requests: int = 0
     tokens: int = 0
@@ -22,10 +23,7 @@ class PromptCounts:
         self.tokens += tokens
         self.cached += cached
 
-    def take(self) -> dict[str, float]:
-        """`engine/requests` and `engine/prefix_hit_rate`; the counts begin anew."""
-        out = {"engine/requests": float(self.requests)}
-        if self.tokens:
-            out["engine/prefix_hit_rate"] = self.cached / self.tokens
-        self.requests = self.tokens = self.cached = 0
-        return out
+    def metrics(self) -> dict[str, float]:
+        """`requests` and `prefix_hit_rate`, as `Engine.metrics` tells them."""
+        rate = self.cached / self.tokens if self.tokens else math.nan
+        return {"requests": float(self.requests), "prefix_hit_rate": rate}

@@ -53,8 +53,8 @@ class Batch:
         """Lay the groups' trajectories end to end; every action token is trained on.
 
         Raises:
-            ValueError: a trajectory has no reward, its turns do not tell its action tokens, or its turns' rewards do
-                not sum to its reward.
+            ValueError: a trajectory has no reward, its turns do not tell its action tokens, its turns' rewards do not
+                sum to its reward, or nobody knows which weights sampled it.
         """
         groups = [group for group in groups if group.trajectories]
         trajectories = tuple(t for group in groups for t in group.trajectories)
@@ -63,6 +63,11 @@ class Batch:
         row_starts = np.append(0, np.cumsum(_integers([len(s.token_ids) for s in segments])))
         turns = _Turns.of(trajectories, row_counts, row_starts)
         _check_rewards(trajectories, turns)
+        if not all(t.trainable for t in trajectories):
+            raise ValueError(
+                "trajectories whose tokens have no known policy version cannot be trained on: they were played by an "
+                "engine for evaluation only, such as 'openai'"
+            )
         action_mask = _join([s.action_mask for s in segments], np.bool_)
         turn_ids = spread_runs(turns.place, turns.starts, turns.lengths, len(action_mask), fill=-1)
         if not np.array_equal(turn_ids >= 0, action_mask):

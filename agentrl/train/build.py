@@ -144,4 +144,8 @@ def make_engine(settings: EngineSettings, policy: str, device: str, dtype: torch
         from agentrl.engine.vllm import VllmEngine
 
         return VllmEngine(Path(policy), settings, dtype=str(dtype).removeprefix("torch."), seed=seed)
-    raise UnknownNameError("engine", settings.kind, ("hf", "vllm"))
+    if settings.kind == "vllm-server":
+        from agentrl.engine.server import VllmServerEngine
+
+        return VllmServerEngine(policy, settings, dtype=str(dtype).removeprefix("torch."), seed=seed)
+    raise UnknownNameError("engine", settings.kind, ("hf", "vllm", "vllm-server"))

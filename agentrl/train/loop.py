@@ -8,6 +8,7 @@ had never stopped (on a CPU, with the embedded engine and tools that do not run 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -190,10 +191,9 @@ async def _reinforce(parts: _Parts, state: dict[str, object], facts: dict[str, A
     parts.display.stage(f"RL ({recipe.objective.preset})", recipe.train.steps)
     for step in range(start, recipe.train.steps):
         began = time.perf_counter()
-        engine.metrics()  # what came before is not the step's
         with run.timed("rollout"):
             groups = await collector.collect(step)
-        rollout_s, told = time.perf_counter() - began, engine.metrics()
+        rollout_s = time.perf_counter() - began
         with run.timed("update"):
             learn = partial(_learn, objective, learner, groups, memory, step)
             learnt = await asyncio.to_thread(learn) if recipe.train.max_staleness else learn()
@@ -201,7 +201,8 @@ async def _reinforce(parts: _Parts, state: dict[str, object], facts: dict[str, A
         with run.timed("sync"):
             gap = await recovery.push(step + 1)
         metrics = {**learnt.metrics, **env_metrics(groups), **rollout_metrics(groups, rollout_s), **collector.metrics}
-        metrics |= {**told, "sync_gap": gap, "rollout_s": rollout_s}
+        metrics |= {f"engine/{name}": value for name, value in engine.metrics().items() if not math.isnan(value)}
+        metrics |= {"sync_gap": gap, "rollout_s": rollout_s}
         metrics |= {"version": float(engine.version), "step_s": time.perf_counter() - began}
         run.record("rl", step + 1, metrics)
         run.count_failures(trajectory for group in groups for trajectory in group.played)

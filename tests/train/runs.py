@@ -45,6 +45,8 @@ def wait_for_step(process: subprocess.Popen[str], folder: Path, step: int) -> No
 
 
 def timeless(line: Mapping[str, Any]) -> dict[str, Any]:
-    """A line of metrics without what a clock measured."""
+    """A line of metrics without what a clock measured, and without what an engine counts from its own start on."""
     clocks = {"time", "rollout_s", "update_s", "step_s"}
-    return {name: value for name, value in line.items() if name not in clocks and not name.startswith("time/")}
+    return {
+        name: value for name, value in line.items() if name not in clocks and not name.startswith(("time/", "engine/"))
+    }

@@ -97,7 +97,7 @@ class HFEngine:
         return "the engine's loop has ended" if stopped else None
 
     def metrics(self) -> Mapping[str, float]:
-        return self._prompts.take()
+        return self._prompts.metrics()
 
     async def start(self) -> None:
         if self._closed:

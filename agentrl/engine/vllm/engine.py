@@ -95,7 +95,7 @@ class VllmEngine:
         return self._broken
 
     def metrics(self) -> Mapping[str, float]:
-        return self._prompts.take()
+        return self._prompts.metrics()
 
     async def start(self) -> None:
         """Start vLLM's processes and load the weights it had at first.
