@@ -101,7 +101,7 @@ class Engine(Protocol):
     def metrics(self) -> Mapping[str, float]:
         """What the engine tells of its own work: counters since it was made, and gauges.
 
-        `requests`; `prefix_hit_rate`, the share of prompt tokens that it need not compute anew; and, where it knows them,
+        `requests`; `prefix_hit_rate`, the share of prompt tokens that it need not compute anew; where it knows them,
         `retries`, `kv_usage`, `running`, `waiting`, `servers`. NaN: it cannot tell.
         """
         ...
