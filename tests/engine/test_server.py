@@ -208,23 +208,38 @@ async def test_a_server_that_runs_already_is_given_the_policy(engine: VllmServer
 
 
 async def test_a_killed_server_fails_its_requests_and_leaves_no_process(shared_engine: VllmServerEngine) -> None:
-    """Runs last: nothing samples afterwards."""
+    """Runs last: the server is another one afterwards."""
     (process,) = shared_engine._processes
     keeper = psutil.Process(process.keeper.pid)
     below = keeper.children(recursive=True)
     assert len(below) >= 3  # the server, its engine core and a worker
-    running = asyncio.create_task(shared_engine.complete(request(max_tokens=1000)))
+
+    async def on_and_on() -> None:
+        while True:
+            await shared_engine.complete(request(max_tokens=1000))
+
+    running = asyncio.create_task(on_and_on())
     await until_sampling(shared_engine)
     keeper.children()[0].kill()
-    told = rf"unix:{process.socket}/.* broke off.*Its process has ended.*its log: {process.log}\)"
+    told = rf"unix:{process.socket}/.*Its process has ended.*its log: {process.log}\)"
     with pytest.raises(EngineFailure, match=told):
         await running
     _, alive = await asyncio.to_thread(psutil.wait_procs, below, 20)
     assert living(alive) == [], "what it had started went with it"
     assert "keeper: the server ended with -9" in process.log.read_text()
+    assert "Its process has ended" in (shared_engine.broken or "")
     await shared_engine.close()
     assert process.log.exists(), "it was named in an error"
     process.log.unlink()
+
+    version = shared_engine.version
+    await shared_engine.start()
+    assert (shared_engine.broken, shared_engine.version) == (None, version)
+    waiting = asyncio.create_task(shared_engine.complete(request(max_tokens=4)))
+    await asyncio.sleep(0.3)
+    assert not waiting.done(), "started again it has its first weights, and waits for those of its version"
+    await shared_engine.update_weights(Weights(make_model(1)), 7)
+    assert ((await waiting).versions == 7).all()
 
 
 def living(processes: list[psutil.Process]) -> list[psutil.Process]:
