@@ -23,6 +23,7 @@ IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 RewardKind = Literal["outcome", "process"]
+Rendered = Literal["exact", "bridged", "kept", "forked"]  # how a turn's prompt came about: render/chat.py says what each is
 _ROUNDING = 1e-9  # 0.7 + 0.2 + 0.1 must reach a threshold of 1
 
 
@@ -97,6 +98,7 @@ class Turn:
     void: bool = False  # the action held neither a tool call nor an answer
     node_id: str | None = None  # equal ids in a group = one sampled turn that branched trajectories share
     value: float | None = None  # return to be expected from this turn's state on, from fresh rollouts out of it
+    rendered: Rendered = "exact"  # how its prompt came about
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ class SpecialStrings:
         self.strings = tuple(strings)
         either = "|".join(re.escape(s) for s in sorted(self.strings, key=len, reverse=True)) or r"(?!)"
         self._search = re.compile(either).search
+        self._findall = re.compile(either).findall
         self._start = re.compile(f"(?={either}).", re.DOTALL)  # consumes one character, so overlaps are found too
 
     def found_in(self, value: Any) -> bool:
@@ -29,6 +30,16 @@ class SpecialStrings:
         if isinstance(value, Mapping):
             return any(self.found_in(k) or self.found_in(v) for k, v in value.items())
         return isinstance(value, list | tuple) and any(map(self.found_in, value))
+
+    def all_in(self, text: str) -> list[str]:
+        """Every special string in `text`, in order, the longest where several begin."""
+        found: list[str] = self._findall(text)
+        return found
+
+    def last(self, text: str) -> int:
+        """Where the last special string of `text` begins; 0 where there is none."""
+        found = self.all_in(text)
+        return text.rindex(found[-1]) if found else 0
 
     def cut(self, value: Any, mark: str) -> Any:
         """`value` with `mark` written after the first character of every special string in it."""

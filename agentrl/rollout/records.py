@@ -137,6 +137,7 @@ def _turns(pa: Any, rows: Sequence[Sequence[Turn]]) -> Any:
         "void": pa.array([turn.void for turn in flat], pa.bool_()),
         "node_id": _strings(pa, [turn.node_id for turn in flat]),
         "value": pa.array([turn.value for turn in flat], pa.float64()),
+        "rendered": _strings(pa, [turn.rendered for turn in flat]),
         "rewards": _maps(pa, [turn.rewards for turn in flat], pa.float64()),
     }
     structs = pa.StructArray.from_arrays(list(columns.values()), names=list(columns))
@@ -214,6 +215,7 @@ def _read_turn(turn: Mapping[str, Any]) -> Turn:
         void=turn.get("void", False),
         node_id=turn.get("node_id"),
         value=turn.get("value"),
+        rendered=turn.get("rendered", "exact"),
     )
 
 
