@@ -55,7 +55,7 @@ class Chat:
     ) -> None:
         self._renderer, self._tools, self._history = renderer, tools, history
         self._messages = list(messages)
-        self._skeleton = Skeleton.of(self._messages)
+        self._skeleton = Skeleton.of(self._messages, renderer.template.tags)
         self._state: Rendered = "exact"
         self.prompt: IntArray = renderer.prompt(self._messages, tools)  # [P] of the first turn
 
@@ -70,8 +70,9 @@ class Chat:
         Raises:
             ConfigError: the template does not show messages of the answer's roles there.
         """
-        said, answered = Said.of(action), roles(answer)
-        rule = self._renderer.template.rule(self._skeleton, bool(self._tools), said, answered)
+        renderer = self._renderer
+        said, answered = Said.of(action, renderer.template.tags), roles(answer)
+        rule = renderer.template.rule(self._skeleton, bool(self._tools), said, answered)
         self._messages += [action, *answer]
         self._skeleton = self._skeleton.after(said.plain() if rule.event == "unsaid" else said, answered)
         new = list(answer)

@@ -31,10 +31,11 @@ Turn = tuple[AssistantMessage, list[Message]]
 def check_renderer(renderer: Renderer) -> None:
     """Raise a `ConfigError` unless the renderer follows its template exactly and safely."""
     tools = [TOOL] if renderer.no_tools is None else []
-    chats = [_chat("", thinking, bool(tools)) for thinking in (None, "hm")]
-    for chat in (*chats, *(_long(thinking, bool(tools)) for thinking in (None, "hm"))):
+    calls = 0 if not tools else 2 if _takes(renderer, _chat("", None, 2)) else 1
+    chats = [_chat("", thinking, calls) for thinking in (None, "hm")]
+    for chat in (*chats, *(_long(thinking, calls) for thinking in (None, "hm"))):
         _follow(renderer, chat, tools)
-    _refuse_injection(renderer, tools)
+    _refuse_injection(renderer, tools, calls)
     for message in (action for chat in chats for action, _ in chat):
         ids = renderer.encode_action(message)
         if not _alike(renderer.parse(ids), message):
@@ -88,11 +89,19 @@ def _as_the_template_says(renderer: Renderer, action: AssistantMessage, before: 
     return np.array(whole[len(before) : whole.index(end, len(before)) + 1], dtype=np.int64)
 
 
-def _refuse_injection(renderer: Renderer, tools: Sequence[Mapping[str, object]]) -> None:
+def _takes(renderer: Renderer, turns: Sequence[Turn]) -> bool:
+    try:
+        renderer.prompt([*_flat(turns, "")], [TOOL])
+    except ConfigError:
+        return False
+    return True
+
+
+def _refuse_injection(renderer: Renderer, tools: Sequence[Mapping[str, object]], calls: int) -> None:
     strings = " ".join(list(renderer.tokenizer.special_ids)[:_MOST_STRINGS])
     special = set(renderer.tokenizer.special_ids.values())
     calm, hostile = (
-        [i for i in renderer.prompt([*_flat(_chat(text, None, bool(tools)), text)], tools).tolist() if i in special]
+        [i for i in renderer.prompt([*_flat(_chat(text, None, calls), text)], tools).tolist() if i in special]
         for text in ("", strings)
     )
     if calm != hostile:
@@ -109,8 +118,8 @@ def _flat(turns: Sequence[Turn], extra: str) -> Iterator[Message]:
         yield from answer
 
 
-def _chat(extra: str, thinking: str | None, tools: bool) -> list[Turn]:
-    """Turns with all that matters to a template; `extra` is put into every text that is not ours."""
+def _chat(extra: str, thinking: str | None, calls: int) -> list[Turn]:
+    """Turns with all that matters to a template: up to `calls` calls each; `extra` stands in every text not ours."""
 
     def call(n: int) -> ToolCall:
         return ToolCall(id=f"call_{n}", name="zqtool", arguments={"zq": f"k{n}{extra}"})
@@ -120,16 +129,17 @@ def _chat(extra: str, thinking: str | None, tools: bool) -> list[Turn]:
 
     user = UserMessage(content=f"And k1?{extra}")
     said = AssistantMessage(content=f"It is 3.{extra}", thinking=thinking)
-    if not tools:
+    if not calls:
         return [(said, [user]), (said.model_copy(update={"thinking": None}), [user]), (said, [user])]
     one = AssistantMessage(tool_calls=(call(0),), thinking=thinking)
-    two = AssistantMessage(content=f"Two more.{extra}", tool_calls=(call(0), call(1)))
-    turns: list[Turn] = [(one, [result(0)]), (two, [result(0), result(1)]), (said, [user]), (one, [result(0)])]
+    more = AssistantMessage(content=f"More.{extra}", tool_calls=(call(0), call(1))[:calls])
+    results: list[Message] = [result(0), result(1)]
+    turns: list[Turn] = [(one, [result(0)]), (more, results[:calls]), (said, [user]), (one, [result(0)])]
     return [*turns, (one, [result(0)]), (said, [user])]
 
 
-def _long(thinking: str | None, tools: bool) -> list[Turn]:
-    first, *_, last = _chat("", thinking, tools)
+def _long(thinking: str | None, calls: int) -> list[Turn]:
+    first, *_, last = _chat("", thinking, calls)
     return [*[first] * _MANY, last]
 
 

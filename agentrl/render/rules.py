@@ -7,6 +7,7 @@ rendering stand-ins, once per shape, so that no real chat need be rendered whole
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from typing import Any, Literal
 from agentrl.errors import ConfigError
 from agentrl.messages import AssistantMessage, Message
 from agentrl.render.dialect import Dialect, find_dialect
-from agentrl.render.skeleton import TOOL, Replies, Said, Skeleton, replies
+from agentrl.render.skeleton import THINKING_TAGS, TOOL, Replies, Said, Skeleton, replies
 from agentrl.render.special import SpecialStrings
 from agentrl.render.tokenizer import Tokenizer
 
@@ -40,7 +41,7 @@ class Rule:
 
     event: Event
     head: list[dict[str, Any]]  # the history's stand-ins, as the template reads them
-    before: str  # their text, up to the last special token: there begins the cue for the policy to speak
+    before: str  # their text, up to the special token with which the cue for the policy to speak begins
     cue: str | None  # the rest, or None where it holds text of the history too, so that tokens cannot be compared
 
 
@@ -56,6 +57,7 @@ class Template:
         self.tokenizer = tokenizer
         self.special = SpecialStrings(tokenizer.special_ids)
         self.dialect: Dialect = find_dialect(tokenizer)
+        self.tags = tuple(tag for tag in THINKING_TAGS if not self.special.found_in(tag))  # the others are cut in texts
         self.said_ending = self._find_ending(Said(content=True), "user", ())
         self.no_tools = self._why_no_tools()
         self.call_ending = self.said_ending if self.no_tools else self._find_call_ending()
@@ -93,8 +95,8 @@ class Template:
 
     def _find_rule(self, skeleton: Skeleton, tools: bool, said: Said, answer: Replies) -> Rule:
         head = self.dialect.write(skeleton.messages())
-        text = self.render(head, tools)
-        cut = self.special.last(text)
+        text, done = self.render(head, tools), self.render(head, tools, cue=False)
+        cut = self.special.last(text, len(os.path.commonprefix([text, done])))
         whole = "zqopening" in text[cut:] or "zqearlier" in text[cut:]
         before, cue = (text, None) if whole else (text[:cut], text[cut:])
         new, marks = replies(answer, "zqreply"), [f"zqreply{i}qz" for i in range(len(answer))]
@@ -170,13 +172,15 @@ class Template:
         own, after = alone[2], answered[2].partition("zqreply0qz")[0]
         shared = next((i for i, (a, b) in enumerate(zip(own, after, strict=False)) if a != b), min(len(own), len(after)))
         within = [s for s in self.special.all_in(after[:shared]) if s not in inner]
-        following = [s for s in self.special.all_in(after) if s not in inner]
-        if not following:
+        token = next(iter(within[-1:] or (s for s in self.special.all_in(after) if s not in inner)), None)
+        if token is None or (not said.calls and self._words_before(token, after)):
             raise ConfigError(
                 f"the chat template ends the assistant's turn with {after[:40]!r}, not with a special token: sampling "
                 "could not stop there. Use a chat template that ends turns with a special token, as ChatML does with "
                 "<|im_end|>"
             )
-        token = within[-1] if within else following[0]
         stops = [s for s in self.special.all_in(own) if s not in inner]
         return Ending(token, token if within or not stops else stops[0])
+
+    def _words_before(self, token: str, text: str) -> bool:
+        return any(piece.strip() for piece in self.special.between(text[: text.index(token)]))

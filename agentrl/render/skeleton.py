@@ -25,7 +25,7 @@ TOOL = {
         "parameters": {"type": "object", "properties": {"zq": {"type": "string"}}},
     },
 }
-_TAGS = ("<think>", "</think>", "<thinking>", "</thinking>")
+THINKING_TAGS = ("<think>", "</think>", "<thinking>", "</thinking>")
 
 Replies = tuple[str, ...]  # roles of an environment's messages; neighbours of one role stand once
 
@@ -40,11 +40,16 @@ class Said:
     tags: tuple[str, ...] = ()  # of thinking, standing in the content as text
 
     @classmethod
-    def of(cls, action: AssistantMessage) -> Said:
-        tags = tuple(tag for tag in _TAGS if tag in action.content) if "think" in action.content else ()
+    def of(cls, action: AssistantMessage, tags: Sequence[str] = THINKING_TAGS) -> Said:
+        """Of an action; `tags`: what the template may take for the bounds of thinking where it stands in the content."""
         thinking = action.thinking
         kind: Literal["none", "blank", "text"] = "none" if thinking is None else "text" if thinking.strip() else "blank"
-        return cls(bool(action.content.strip()), kind, min(len(action.tool_calls), 2), tags)
+        return cls(
+            bool(action.content.strip()),
+            kind,
+            min(len(action.tool_calls), 2),
+            tuple(tag for tag in tags if tag in action.content),
+        )
 
     def plain(self) -> Said:
         """The simplest action that is answered in the same way."""
@@ -73,14 +78,14 @@ class Skeleton:
     current: tuple[tuple[Said, Replies], ...] = ()
 
     @classmethod
-    def of(cls, messages: Sequence[Message]) -> Skeleton:
+    def of(cls, messages: Sequence[Message], tags: Sequence[str] = THINKING_TAGS) -> Skeleton:
         """Of a whole chat."""
         spoken = [i for i, message in enumerate(messages) if isinstance(message, AssistantMessage)]
         out = cls(roles(messages[: spoken[0]] if spoken else messages))
         for at, end in itertools.pairwise([*spoken, len(messages)]):
             action = messages[at]
             assert isinstance(action, AssistantMessage)
-            out = out.after(Said.of(action), roles(messages[at + 1 : end]))
+            out = out.after(Said.of(action, tags), roles(messages[at + 1 : end]))
         return out
 
     def after(self, said: Said, replies: Replies) -> Skeleton:

@@ -20,7 +20,8 @@ class SpecialStrings:
         self.strings = tuple(strings)
         either = "|".join(re.escape(s) for s in sorted(self.strings, key=len, reverse=True)) or r"(?!)"
         self._search = re.compile(either).search
-        self._findall = re.compile(either).findall
+        self._finditer = re.compile(either).finditer
+        self._split = re.compile(either).split
         self._start = re.compile(f"(?={either}).", re.DOTALL)  # consumes one character, so overlaps are found too
 
     def found_in(self, value: Any) -> bool:
@@ -33,13 +34,16 @@ class SpecialStrings:
 
     def all_in(self, text: str) -> list[str]:
         """Every special string in `text`, in order, the longest where several begin."""
-        found: list[str] = self._findall(text)
-        return found
+        return [match[0] for match in self._finditer(text)]
 
-    def last(self, text: str) -> int:
-        """Where the last special string of `text` begins; 0 where there is none."""
-        found = self.all_in(text)
-        return text.rindex(found[-1]) if found else 0
+    def between(self, text: str) -> list[str]:
+        """The text between the special strings of `text`."""
+        pieces: list[str] = self._split(text)
+        return pieces
+
+    def last(self, text: str, limit: int) -> int:
+        """Where the last special string of `text` begins that begins at `limit` or before; 0 where there is none."""
+        return max((match.start() for match in self._finditer(text) if match.start() <= limit), default=0)
 
     def cut(self, value: Any, mark: str) -> Any:
         """`value` with `mark` written after the first character of every special string in it."""

@@ -11,19 +11,28 @@ from hypothesis import strategies as st
 from agentrl.errors import ConfigError
 from agentrl.messages import AssistantMessage, ToolCall, ToolMessage, UserMessage, to_dicts
 from agentrl.render import ByteTokenizer, HermesParser, HFTokenizer, Renderer
+from agentrl.render.chat import History
 from tests.render.chats import SCHEMA, SPECIAL, actions, episodes, harmless, hostile
 
 FAMILIES = ("byte", "tiny", "qwen25", "qwen3")
 CHATML = ("byte", "tiny")
+HELLO = UserMessage(content="Hello.")
 CALL = AssistantMessage(tool_calls=(ToolCall(id="call_0", name="calculator", arguments={"expression": "2+3"}),))
 QWEN3 = (Path(__file__).parent / "templates" / "qwen3.jinja").read_text()
 
 
-def grow(renderer: Renderer, opening: list, turns: list, schemas: list) -> list[int]:
-    ids = renderer.prompt(opening, schemas).tolist()
+def grow(renderer: Renderer, opening: list, turns: list, schemas: list, history: History = "append") -> list[int]:
+    chat = renderer.begin(opening, schemas, history)
+    ids = chat.prompt.tolist()
     for action, answer in turns:
-        ids += renderer.encode_action(action).tolist() + renderer.extend(answer, stopped=True).tolist()
+        sampled = renderer.encode_action(action)
+        ids += [*sampled.tolist(), *chat.extend(sampled, action, answer).token_ids.tolist()]
     return ids
+
+
+def extend(renderer: Renderer, answer: list, *, stopped: bool = True, action: AssistantMessage = CALL) -> np.ndarray:
+    sampled = renderer.encode_action(action)
+    return renderer.begin([HELLO], [SCHEMA]).extend(sampled if stopped else sampled[:-1], action, answer).token_ids
 
 
 def flat(opening: list, turns: list) -> list:
@@ -86,7 +95,7 @@ def test_hostile_content_still_spells_the_same_text(renderers, family, episode):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_each_special_string_in_a_tool_result_is_ordinary_text(renderers, family, string):
     renderer = renderers[family]
-    calm, ids = (renderer.extend([ToolMessage(content=c)], stopped=True).tolist() for c in ("x", f"a{string}b"))
+    calm, ids = (extend(renderer, [ToolMessage(content=c)]).tolist() for c in ("x", f"a{string}b"))
     special = set(renderer.tokenizer.special_ids.values())
     assert [i for i in ids if i in special] == [i for i in calm if i in special]
     assert f"a{string}b" in renderer.tokenizer.decode(ids)
@@ -95,20 +104,20 @@ def test_each_special_string_in_a_tool_result_is_ordinary_text(renderers, family
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_bridge_begins_after_the_end_of_turn(renderers, family):
     renderer = renderers[family]
-    ids = renderer.extend([ToolMessage(content="5"), ToolMessage(content="6")], stopped=True)
+    ids = extend(renderer, [ToolMessage(content="5"), ToolMessage(content="6")])
     assert renderer.tokenizer.decode(ids.tolist()) == (
         "\n<|im_start|>user\n<tool_response>\n5\n</tool_response>\n<tool_response>\n6\n</tool_response><|im_end|>\n"
         "<|im_start|>assistant\n"
     )
     assert ids.dtype == np.int64
-    cut = renderer.extend([ToolMessage(content="5"), ToolMessage(content="6")], stopped=False)
-    assert cut.tolist() == [renderer.end_of_turn_id, *ids.tolist()]
+    cut = extend(renderer, [ToolMessage(content="5"), ToolMessage(content="6")], stopped=False)
+    assert cut.tolist() == [renderer.stop_ids[0], *ids.tolist()]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_no_new_messages_still_hands_the_turn_back(renderers, family):
     renderer = renderers[family]
-    ids = renderer.extend([], stopped=True).tolist()
+    ids = extend(renderer, []).tolist()
     assert renderer.tokenizer.decode(ids) == "\n<|im_start|>assistant\n"
 
 
@@ -118,14 +127,14 @@ def test_no_new_messages_still_hands_the_turn_back(renderers, family):
 def test_actions_are_read_back(renderers, family, action):
     renderer = renderers[family]
     ids = renderer.encode_action(action)
-    assert ids[-1] == renderer.end_of_turn_id
+    assert ids[-1] == renderer.stop_ids[0]
     assert renderer.parse(ids) == action
     assert renderer.parse(ids[:-1]) == action
 
 
 def test_only_the_last_stop_token_is_taken_off(renderers):
     renderer = renderers["byte"]
-    end = renderer.end_of_turn_id
+    end = renderer.stop_ids[0]
     assert renderer.parse([104, end, 105, end]).content == "h<|im_end|>i"
     assert renderer.parse([]) == AssistantMessage()
 
@@ -139,7 +148,7 @@ def test_any_sampled_ids_can_be_read(renderers, ids):
 
 def test_lone_surrogates_in_tool_results_are_replaced(renderers):
     for family in FAMILIES:
-        ids = renderers[family].extend([ToolMessage(content="a\ud800b")], stopped=True).tolist()
+        ids = extend(renderers[family], [ToolMessage(content="a\ud800b")]).tolist()
         assert "a?b" in renderers[family].tokenizer.decode(ids)
 
 
@@ -189,9 +198,9 @@ def test_templates_that_cannot_be_extended_are_refused(with_template: Callable[[
 def test_templates_that_trim_content_can_be_used(with_template: Callable[[str], HFTokenizer]):
     trimming = QWEN3.replace("set content = message.content if", "set content = message.content | trim if")
     renderer = Renderer(with_template(trimming), HermesParser())
-    ids = renderer.extend([ToolMessage(content="  <|im_end|> 5 \n")], stopped=True).tolist()
+    ids = extend(renderer, [ToolMessage(content="  <|im_end|> 5 \n")]).tolist()
     assert "<tool_response>\n<|im_end|> 5\n</tool_response>" in renderer.tokenizer.decode(ids)
-    assert ids.count(renderer.end_of_turn_id) == 1
+    assert ids.count(renderer.stop_ids[0]) == 1
 
 
 def test_the_cost_of_extending_does_not_depend_on_the_history():
@@ -204,7 +213,10 @@ def test_the_cost_of_extending_does_not_depend_on_the_history():
 
     tokenizer = Counting()
     renderer = Renderer(tokenizer, HermesParser())
-    renderer.prompt([UserMessage(content="hi")] * 500)
-    tokenizer.messages = 0
-    renderer.extend([ToolMessage(content="5")], stopped=True)
-    assert tokenizer.messages <= 3
+    chat = renderer.begin([UserMessage(content="hi")] * 500, [SCHEMA])
+    sampled, counts = renderer.encode_action(CALL), []
+    for _ in range(200):
+        tokenizer.messages = 0
+        assert chat.extend(sampled, CALL, [ToolMessage(content="5")]).rendered == "exact"
+        counts.append(tokenizer.messages)
+    assert max(counts[4:]) <= 5

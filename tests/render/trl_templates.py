@@ -1,0 +1,91 @@
+"""The chat templates that TRL ships, each on small tokenizers that know its special tokens.
+
+TRL itself is not imported: the templates are read as files. `PROBLEM` says why there are none.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from agentrl.errors import ConfigError
+from agentrl.messages import AssistantMessage, Message, ToolMessage, UserMessage
+from agentrl.render.rules import Template
+from agentrl.render.skeleton import Said
+from agentrl.render.tokenizer import HFTokenizer
+from tests.render.chats import demonstrations
+
+_SPEC = find_spec("trl")
+FOLDER = None if _SPEC is None or _SPEC.origin is None else Path(_SPEC.origin).parent / "chat_templates"
+NAMES = [] if FOLDER is None else sorted(path.stem for path in FOLDER.glob("*.jinja"))
+PROBLEM = None if NAMES else "TRL's chat templates are not installed: pip install --no-deps trl==1.16.0"
+
+_MARKS = re.compile(
+    r"""<\|[^|<>\s']{1,40}\|> | <｜[^｜<>\s]{1,40}｜> | <\|[a-z_]+> | <[a-z_]+\|> | <\|"\|> | </?think> | </?tool_call>
+    | </?tool_response> | <(?:start|end)_of_(?:turn|utterance|image)> | \[gMASK\] | <sop> | </s> | \[/?INST\] | <image>""",
+    re.VERBOSE,
+)
+
+
+@cache
+def tokenizer(name: str, merges: int) -> HFTokenizer:
+    """A byte-level BPE with this many merges, the template's special tokens and the template; 0: bytes alone."""
+    from tokenizers import AddedToken, decoders
+    from transformers import PreTrainedTokenizerFast
+
+    from agentrl.render.tiny_tokenizer import _train
+
+    assert FOLDER is not None
+    source = (FOLDER / f"{name}.jinja").read_text(encoding="utf-8")
+    bpe = _train([*demonstrations(), "\n\n\n" * 9, " \n" * 9, source, source], merges)
+    bpe.decoder = decoders.ByteLevel()
+    names = dict.fromkeys(["<bos>", "<eos>", *_MARKS.findall(source)])
+    bpe.add_special_tokens([AddedToken(mark, normalized=False, special=True) for mark in names])
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=bpe, bos_token="<bos>", eos_token="<eos>", clean_up_tokenization_spaces=False
+    )
+    made.chat_template = source
+    folder = Path(tempfile.mkdtemp()) / name
+    made.save_pretrained(folder)
+    return HFTokenizer(folder)
+
+
+class TemplateParser:
+    """Writes an action as the template writes it after a user's message, and reads what it once wrote.
+
+    It stands for the parsers of all families: what a real one adds is reading what a policy writes otherwise.
+    """
+
+    def __init__(self, template: Template) -> None:
+        self._template = template
+        self._known: dict[str, AssistantMessage] = {}
+        for said in (Said(content=True), Said(calls=1), Said(calls=2)):
+            self._learn(said.message())
+
+    def parse(self, text: str) -> AssistantMessage:
+        texts = text.strip(), f"<think>{text}".strip()  # the prompt may have opened a thinking block
+        return next((self._known[t] for t in texts if t in self._known), AssistantMessage(content=text.strip()))
+
+    def format(self, message: AssistantMessage) -> str:
+        return self._learn(message)
+
+    def _learn(self, message: AssistantMessage) -> str:
+        opening: list[Message] = [UserMessage(content="zq")]
+        tool = ToolMessage(content="zq", name="zqtool", call_id="call_0")
+        answer: Message = tool if message.tool_calls else UserMessage(content="zq")
+        try:
+            before = self._text(opening, bool(message.tool_calls))
+            text = self._text([*opening, message, answer], bool(message.tool_calls))
+        except ConfigError:
+            return message.content
+        cut = len(before) if text.startswith(before) else self._template.special.last(before, len(os.path.commonprefix([before, text])))
+        own = text[cut:].partition(self._template.ending(message).token)[0]
+        self._known.setdefault(own.strip(), message)
+        return own
+
+    def _text(self, messages: list[Message], tools: bool) -> str:
+        return self._template.render(self._template.dialect.write(messages), tools)
