@@ -132,6 +132,8 @@ def command(*argv: str) -> list[str]:
         (("eval", "suite.toml", "--policy", "scripted:oracle", "--k", "0"), "wanted a whole number from 1 on"),
         (("eval", "suite.toml", "--policy", "scripted:oracle", "--temperature", "-1"), "wanted a number from 0 on"),
         (("eval", "suite.toml", "--policy", "x", "--engine", "hff"), "choose from"),
+        (("eval", "suite.toml", "--policy", "x", "--parser", "herms"), "did you mean 'hermes'"),
+        (("eval", "suite.toml", "--policy", "scripted:oracle", "--parser", "hermes"), "would ignore --parser"),
         (("list", "env"), "choose from"),
         (("check", "calculater"), "did you mean 'calculator'?"),
         (("check", "calculator", "--set", "dificulty=easy"), "difficulty"),
@@ -170,6 +172,13 @@ def test_policy_that_is_a_run_without_checkpoints(here: Path, refused: Callable[
     (here / "run").mkdir()
     (here / "run" / "config.toml").write_text(RECIPE)
     assert "agentrl train --resume run" in refused("eval", "suite.toml", "--policy", "run")
+
+
+def test_a_run_is_played_with_its_own_parser(here: Path, refused: Callable[..., str]) -> None:
+    (here / "run").mkdir()
+    (here / "run" / "config.toml").write_text(RECIPE + '\n[policy]\nparser = "pythonik"\n')
+    assert "did you mean 'pythonic'" in refused("eval", "suite.toml", "--policy", "run")
+    assert "--resume run" in refused("eval", "suite.toml", "--policy", "run", "--parser", "hermes")
 
 
 def test_no_command_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:

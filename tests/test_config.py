@@ -200,6 +200,8 @@ def test_missing_or_binary_file_is_refused(tmp_path: Path) -> None:
         ("engine.kind=scripted:oracle", "has no weights to train"),
         ("engine.vllm.kv_cache_gib=2", "engine.vllm.kv_cache_gib is set, but engine.kind is 'hf'"),
         ("engine.max_context=512", "set engine.max_context = 1024"),
+        ("policy.parser=herms", "did you mean 'hermes'?"),
+        ("policy.parser=hermes:run", "only python_block takes a tool"),
         ("policy.path=./nowhere", "there is no model folder './nowhere'"),
         ("policy.path=a/b/c", "there is no model folder 'a/b/c'"),
         ("policy.tiny.kv_heads=4", "wanted a multiple of kv_heads (4)"),

@@ -31,10 +31,13 @@ _REPORTS = {True: 1000, False: 20}  # of progress, a scenario: on a terminal, el
 
 def run(arguments: argparse.Namespace) -> int:
     suite = adapt(load_suite(shipped.find("suite", arguments.suite)), arguments)
-    if arguments.engine and arguments.policy.startswith("scripted:"):
-        raise ConfigError(f"--policy {arguments.policy} plays a script and would ignore --engine: leave --engine away")
+    for option in ("engine", "parser"):
+        if vars(arguments)[option] and arguments.policy.startswith("scripted:"):
+            raise ConfigError(
+                f"--policy {arguments.policy} plays a script and would ignore --{option}: leave --{option} away"
+            )
     settings = _engine_settings(arguments.engine or "hf", suite)
-    player = load_player(arguments.policy, settings, seed=arguments.seed)
+    player = load_player(arguments.policy, settings, seed=arguments.seed, parser=arguments.parser)
     with make_display(sys.stderr) as display:
         result = asyncio.run(_evaluate(suite, player, arguments, display))
     if arguments.out is not None:

@@ -92,6 +92,9 @@ def _add_eval(commands: Any) -> None:
     )
     parser.add_argument("--k", type=_positive, metavar="N", help="episodes a task (default: the suite's)")
     parser.add_argument("--engine", choices=("hf", "vllm"), help="what samples a model (default: hf)")
+    parser.add_argument(
+        "--parser", metavar="NAME", help="how it writes tool calls (default: as the run, or by its chat template)"
+    )
     parser.add_argument("--temperature", type=_temperature, metavar="T", help="0 is greedy (default: the suite's)")
     parser.add_argument("--limit", type=_positive, metavar="N", help="at most N tasks a scenario")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="the evaluation's seed (default: 0)")

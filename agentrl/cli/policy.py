@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agentrl.config.checks import check_model_path, require_vllm
+from agentrl.config.recipes import read_toml
 from agentrl.engine.base import Engine
 from agentrl.engine.scripted import ScriptedEngine
 from agentrl.engine.settings import EngineSettings
 from agentrl.errors import ConfigError, MissingDependencyError
-from agentrl.render.parser import HermesParser
+from agentrl.render.parsers import AUTO, HermesParser, make_parser
 from agentrl.render.renderer import Renderer
 from agentrl.render.tokenizer import ByteTokenizer, HFTokenizer
 
@@ -28,8 +29,12 @@ class Player:
     renderer: Renderer
 
 
-def load_player(policy: str, settings: EngineSettings, *, seed: int) -> Player:
+def load_player(policy: str, settings: EngineSettings, *, seed: int, parser: str | None = None) -> Player:
     """Load the policy into the engine that `settings` names.
+
+    Args:
+        parser: as `policy.parser`; None: the run's own, or "auto" where `policy` is no run folder. A script writes
+            calls in the Hermes form alone.
 
     Raises:
         UserError: there is no such script, run or model, or the engine is not installed.
@@ -40,13 +45,16 @@ def load_player(policy: str, settings: EngineSettings, *, seed: int) -> Player:
         raise MissingDependencyError("a model needs torch, which is not installed: pip install 'agentrl[train]'")
     if settings.kind == "vllm":
         require_vllm()
+    parser = parser or _parser(policy)
+    if parser != AUTO:
+        make_parser(parser)
     model = _model(policy)
     from agentrl.train.build import find_device, make_engine, make_renderer
     from agentrl.train.recipe import LaunchSettings
 
     settings = replace(settings, max_context=min(settings.max_context, _positions(model)))
     device, dtype = find_device(LaunchSettings())
-    return Player(make_engine(settings, model, device, dtype, seed=seed), make_renderer(HFTokenizer(model)))
+    return Player(make_engine(settings, model, device, dtype, seed=seed), make_renderer(HFTokenizer(model), parser))
 
 
 def _model(policy: str) -> str:
@@ -61,6 +69,12 @@ def _model(policy: str) -> str:
         return str(latest)
     check_model_path(policy, "--policy")
     return policy
+
+
+def _parser(policy: str) -> str:
+    """What the run was trained with; checkpoints and hub names go by their chat template."""
+    config = Path(policy).expanduser() / "config.toml"
+    return str(read_toml(config).get("policy", {}).get("parser", AUTO)) if config.is_file() else AUTO
 
 
 def _positions(model: str) -> int:

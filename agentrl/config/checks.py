@@ -19,6 +19,7 @@ from agentrl.env.registry import make
 from agentrl.errors import ConfigError, MissingDependencyError, UnknownNameError
 from agentrl.learner.settings import LearnerSettings, PolicySettings, TinySettings
 from agentrl.objective.loading import load_spec
+from agentrl.render.parsers import AUTO, make_parser
 from agentrl.train.recipe import Recipe
 
 TRAINED_ENGINES = ("hf", "vllm")
@@ -106,6 +107,8 @@ def require_vllm() -> None:
 
 def check_policy(policy: PolicySettings) -> None:
     """The policy is `tiny`, a checkpoint folder that is there, or a name to be looked up on the Hugging Face hub."""
+    if policy.parser != AUTO:
+        make_parser(policy.parser)
     if policy.path == "tiny":
         if policy.tiny.heads % policy.tiny.kv_heads:
             raise ConfigError(

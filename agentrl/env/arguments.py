@@ -8,11 +8,13 @@ of pydantic's own attributes ("json", "copy", "model_config"). Knows nothing of 
 from __future__ import annotations
 
 import inspect
+import json
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, NoReturn, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
@@ -95,13 +97,19 @@ class Arguments:
     def validate(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The given arguments, converted to their types. What was not given is left to the function's own default.
 
+        Some families of models write every argument as text. Text that does not fit its type is therefore read as JSON,
+        and None as null: "[1, 2]" is a list where a list is wanted, and text where text or anything is wanted.
+
         Raises:
             BadArguments: something is missing, unknown or of the wrong type.
         """
         try:
             model = self._model.model_validate(dict(given))
         except ValidationError as error:
-            raise BadArguments(_explain(error)) from None
+            try:
+                model = self._model.model_validate(_read_texts(given, error))
+            except ValidationError:
+                raise BadArguments(_explain(error)) from None
         return {self._names[field]: model.__dict__[field] for field in model.model_fields_set}
 
     def json_schema(self) -> dict[str, Any]:
@@ -144,6 +152,22 @@ def _field(parameter: Parameter, description: str | None) -> tuple[Any, Any]:
         hint = Annotated[hint, Field(description=description)]
     default = PydanticUndefined if parameter.default is NOTHING else parameter.default
     return hint, Field(default, alias=parameter.name)
+
+
+def _read_texts(given: Mapping[str, Any], error: ValidationError) -> dict[str, Any]:
+    """The arguments, those that are faulty and text read as JSON where they can be."""
+    out = dict(given)
+    for fault in error.errors(include_url=False, include_context=False, include_input=False):
+        name = fault["loc"][0] if fault["loc"] else None
+        if isinstance(name, str) and isinstance(given.get(name), str):
+            text = given[name].strip()
+            with suppress(ValueError, RecursionError):
+                out[name] = None if text == "None" else json.loads(text, parse_constant=_no_constant)
+    return out
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON value")
 
 
 def _explain(error: ValidationError) -> str:

@@ -23,7 +23,7 @@ from agentrl.env.registry import SHIPPED, make
 from agentrl.env.text import shorten
 from agentrl.errors import EnvFailure
 from agentrl.messages import dump
-from agentrl.render.parser import HermesParser
+from agentrl.render.parsers import HermesParser
 
 T = TypeVar("T")
 

@@ -44,4 +44,5 @@ class TinySettings:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicySettings:
     path: str = "tiny"  # a Hugging Face checkpoint folder or hub id, or "tiny"
+    parser: str = "auto"  # family of the tool calls (`agentrl.render.parsers`); "auto": the chat template's own
     tiny: TinySettings = field(default_factory=TinySettings)

@@ -54,8 +54,9 @@ class Chat:
         self, renderer: Renderer, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], history: History
     ) -> None:
         self._renderer, self._tools, self._history = renderer, tools, history
-        self._messages = list(messages)
+        self._messages = renderer.as_written(messages)
         self._skeleton = Skeleton.of(self._messages, renderer.template.tags)
+        self._shown = bool(tools) and renderer.template.no_tools is None
         self._state: Rendered = "exact"
         self.prompt: IntArray = renderer.prompt(self._messages, tools)  # [P] of the first turn
 
@@ -71,26 +72,28 @@ class Chat:
             ConfigError: the template does not show messages of the answer's roles there.
         """
         renderer = self._renderer
+        written = renderer.as_written([action])[0]
+        assert isinstance(written, AssistantMessage)
+        action, answer = written, renderer.as_written(answer)
         said, answered = Said.of(action, renderer.template.tags), roles(answer)
-        rule = renderer.template.rule(self._skeleton, bool(self._tools), said, answered)
-        self._messages += [action, *answer]
+        rule = renderer.template.rule(self._skeleton, self._shown, said, answered)
+        self._messages += [written, *answer]
         self._skeleton = self._skeleton.after(said.plain() if rule.event == "unsaid" else said, answered)
-        new = list(answer)
-        extension = self._appended(rule, sampled, action, new) if rule.event == "appended" else None
+        extension = self._appended(rule, sampled, action, answer) if rule.event == "appended" else None
         if extension is not None:
             return extension
         if rule.event == "unsaid":
-            return self._kept("bridged", sampled, action, new)
+            return self._kept("bridged", sampled, action, answer)
         if self._history == "append":
-            return self._kept("kept", sampled, action, new)
-        return self._forked(sampled, action, new)
+            return self._kept("kept", sampled, action, answer)
+        return self._forked(sampled, action, answer)
 
     def _appended(
         self, rule: Rule, sampled: IntArray, action: AssistantMessage, answer: list[Message]
     ) -> Extension | None:
         """Go on by the rule; None where the words of this action make the template rewrite after all."""
         try:
-            ids = self._renderer.continued(rule, bool(self._tools), [action, *answer])
+            ids = self._renderer.continued(rule, self._shown, [action, *answer])
         except ConfigError:  # it writes such actions, but not with these words
             return self._kept("bridged", sampled, action, answer)
         if ids is None or rule.cue is None:
@@ -108,7 +111,7 @@ class Chat:
 
     def _kept(self, state: Rendered, sampled: IntArray, action: AssistantMessage, answer: list[Message]) -> Extension:
         """Go on from the stream as it is, by what the template writes after a plain action."""
-        ids = self._renderer.tail(Said.of(action), bool(self._tools), answer)
+        ids = self._renderer.tail(Said.of(action), self._shown, answer)
         stopped = len(sampled) and sampled[-1] in (self._renderer.end_id(action), self._renderer.stop_id(action))
         return self._extension(state, ids if stopped else [self._renderer.end_id(action), *ids])
 

@@ -48,7 +48,7 @@ def find_dialect(tokenizer: Tokenizer) -> Dialect:
     Raises:
         ConfigError: the template shows no user's message, however it is written.
     """
-    user, called = UserMessage(content="zquserqz"), ToolCall(id="call_0", name="zq", arguments={"zq": "zqcallqz"})
+    user, called = UserMessage(content="zquserqz"), ToolCall(id="call00000", name="zq", arguments={"zq": "zqcallqz"})
     choices = (Dialect(), Dialect(content_parts=True))
     found = next((d for d in choices if _shows(tokenizer, d, [user], "zquserqz")), None)
     if found is None:

@@ -122,10 +122,10 @@ def _chat(extra: str, thinking: str | None, calls: int) -> list[Turn]:
     """Turns with all that matters to a template: up to `calls` calls each; `extra` stands in every text not ours."""
 
     def call(n: int) -> ToolCall:
-        return ToolCall(id=f"call_{n}", name="zqtool", arguments={"zq": f"k{n}{extra}"})
+        return ToolCall(id=f"call0000{n}", name="zqtool", arguments={"zq": f"k{n}{extra}"})
 
     def result(n: int) -> ToolMessage:
-        return ToolMessage(content=f"value {n}{extra}", name="zqtool", call_id=f"call_{n}")
+        return ToolMessage(content=f"value {n}{extra}", name="zqtool", call_id=f"call0000{n}")
 
     user = UserMessage(content=f"And k1?{extra}")
     said = AssistantMessage(content=f"It is 3.{extra}", thinking=thinking)

@@ -18,12 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from agentrl.errors import ConfigError
-from agentrl.messages import AssistantMessage, Message, ToolCall, UserMessage
+from agentrl.messages import AssistantMessage, Message, ToolCall, ToolMessage, UserMessage
 from agentrl.render.chat import Chat, History
 from agentrl.render.parser import ToolParser
 from agentrl.render.probe import check_renderer, why_no_calls
 from agentrl.render.rules import Rule, Template
-from agentrl.render.skeleton import Said
+from agentrl.render.skeleton import Said, Skeleton
 from agentrl.render.special import unused_mark
 from agentrl.render.tokenizer import Tokenizer
 from agentrl.trajectory import IntArray
@@ -49,7 +49,8 @@ class Renderer:
         own = [tokenizer.special_ids[name] for name in names if any(name == ending.stop for ending in endings)]
         self.stop_ids: tuple[int, ...] = tuple(dict.fromkeys((*own, *tokenizer.eos_ids)))
         self._opened = self._find_opened()
-        self.no_tools = self.template.no_tools or why_no_calls(self)
+        self._shows_results = self._find_shows_results()
+        self.no_tools = (self.template.no_tools or why_no_calls(self)) if parser.in_templates else None
         check_renderer(self)
 
     def prompt(self, messages: Sequence[Message], tool_schemas: Sequence[Mapping[str, Any]] = ()) -> IntArray:
@@ -60,7 +61,8 @@ class Renderer:
         """
         if tool_schemas and self.no_tools is not None:
             raise ConfigError(f"this renderer cannot be used with tools: {self.no_tools}")
-        (chat, tools), mark = self._guard((self.template.dialect.write(messages), list(tool_schemas)))
+        written = self.template.dialect.write(self.as_written(messages))
+        (chat, tools), mark = self._guard((written, list(tool_schemas) if self.template.no_tools is None else []))
         return np.array(self._encode(self.tokenizer.chat(chat, tools or None, True), mark), dtype=np.int64)
 
     def begin(
@@ -81,6 +83,12 @@ class Renderer:
             ConfigError: as `prompt`.
         """
         return Chat(self, messages, tool_schemas, history)
+
+    def as_written(self, messages: Sequence[Message]) -> list[Message]:
+        """The messages as the template is given them: calls as content where no template writes such calls."""
+        if self.parser.in_templates:
+            return list(messages)
+        return [self._as_content(message) for message in messages]
 
     def parse(self, token_ids: npt.ArrayLike) -> AssistantMessage:
         """Read a sampled action. Never raises."""
@@ -125,6 +133,21 @@ class Renderer:
         """Ids of an answer, after the token that ends an action such as `said`, to the cue."""
         guarded, mark = self._guard(self.template.dialect.write(answer))
         return self._encode(self.template.tail(said, tools, guarded), mark)
+
+    def _as_content(self, message: Message) -> Message:
+        if isinstance(message, ToolMessage) and not self._shows_results:
+            return UserMessage(content=message.content)
+        if not isinstance(message, AssistantMessage) or not message.tool_calls:
+            return message
+        content = self.parser.format(message.model_copy(update={"thinking": None}))
+        return AssistantMessage(content=content, thinking=message.thinking)
+
+    def _find_shows_results(self) -> bool:
+        try:
+            self.template.rule(Skeleton(("user",)), False, Said(content=True), ("tool",))
+        except ConfigError:
+            return False
+        return True
 
     def _find_opened(self) -> str:
         """With what the cue begins the policy's own text: an opened thinking block, or nothing."""

@@ -62,7 +62,7 @@ class Said:
 
     def message(self) -> AssistantMessage:
         calls = tuple(
-            ToolCall(id=f"call_{i}", name="zqtool", arguments={"zq": f"zqcall{i}qz"}) for i in range(self.calls)
+            ToolCall(id=f"call0000{i}", name="zqtool", arguments={"zq": f"zqcall{i}qz"}) for i in range(self.calls)
         )
         thinking = {"none": None, "blank": "", "text": "zqthoughtqz"}[self.thinking]
         content = " ".join(["zqsaidqz", *self.tags]) if self.content else ""
@@ -112,7 +112,7 @@ def replies(roles_: Replies, word: str) -> list[Message]:
     """Messages with these roles and stand-ins `{word}0qz`, `{word}1qz`, ..."""
     kinds = {"system": SystemMessage, "user": UserMessage}
     return [
-        ToolMessage(content=f"{word}{i}qz", name="zqtool", call_id="call_0")
+        ToolMessage(content=f"{word}{i}qz", name="zqtool", call_id="call00000")
         if role == "tool"
         else kinds[role](content=f"{word}{i}qz")
         for i, role in enumerate(roles_)

@@ -30,7 +30,7 @@ from agentrl.errors import (
     UserError,
     VerifierFailure,
 )
-from agentrl.messages import AssistantMessage, Message, dump
+from agentrl.messages import AssistantMessage, Message, ToolCall, dump
 from agentrl.render.chat import Chat
 from agentrl.render.renderer import Renderer
 from agentrl.rollout.recorder import Recorder
@@ -90,6 +90,7 @@ class _Episode:
         self.messages: list[Message] = []
         self.chat: Chat
         self.metrics: Mapping[str, float] = {}
+        self.calls: list[ToolCall] = []  # of all actions
         self.rng = random.Random(job.seed)
         self.waits_for = "reset"
         self.max_turns = settings.max_turns or env.max_turns
@@ -125,6 +126,7 @@ class _Episode:
             completion = await self._complete(min(room, self.settings.max_tokens_per_turn), len(self.stream.turns))
             self.stream.act(completion, state_id=state_id)
             action = self.renderer.parse(completion.token_ids)
+            self.calls += action.tool_calls
             if completion.finish_reason != "stop" and all(call.error for call in action.tool_calls):
                 self.stream.mark_void()
             if completion.finish_reason == "abort":
@@ -221,7 +223,12 @@ class _Episode:
             outcome=end.outcome,
             reward=reward,
             reward_kinds=dict(self.env.reward_kinds),
-            metrics={**self.metrics, "turns": float(len(turns))},
+            metrics={
+                **self.metrics,
+                "turns": float(len(turns)),
+                "calls": float(len(self.calls)),
+                "unreadable_calls": float(sum(call.error is not None for call in self.calls)),
+            },
             error=end.error,
             messages=tuple(dump(self.messages)),
         )

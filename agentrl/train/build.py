@@ -23,7 +23,7 @@ from agentrl.env.registry import make
 from agentrl.env.tasks import TaskSource
 from agentrl.errors import ConfigError, UnknownNameError
 from agentrl.learner.policy import load_model, make_tiny
-from agentrl.render.parser import HermesParser
+from agentrl.render.parsers.detect import choose_parser
 from agentrl.render.renderer import Renderer
 from agentrl.render.tiny_tokenizer import train_tokenizer
 from agentrl.render.tokenizer import ByteTokenizer, HFTokenizer, Tokenizer
@@ -87,7 +87,7 @@ async def demonstrations(recipe: Recipe, count: int) -> list[str]:
     """Texts of demonstrated episodes, as the chat template writes them: what a tiny tokenizer is learnt from."""
     tokenizer = ByteTokenizer()
     settings = replace(recipe.rollout, groups_per_step=count, group_size=1, max_tokens_per_episode=1_000_000)
-    renderer = make_renderer(tokenizer)
+    renderer = make_renderer(tokenizer, "auto")
     env = make_env(recipe)
     tasks = TaskSource(env, "train")
     collector = Collector(tasks, lambda: make_env(recipe), ScriptedEngine("demo"), renderer, settings, seed=recipe.seed)
@@ -99,8 +99,13 @@ async def demonstrations(recipe: Recipe, count: int) -> list[str]:
     return [tokenizer.decode(s.token_ids.tolist()) for g in groups for t in g.trajectories for s in t.segments]
 
 
-def make_renderer(tokenizer: Tokenizer) -> Renderer:
-    return Renderer(tokenizer, HermesParser())
+def make_renderer(tokenizer: Tokenizer, parser: str) -> Renderer:
+    """The renderer of a tokenizer's chats; `parser` is the setting `policy.parser`.
+
+    Raises:
+        UserError: there is no such parser, or the chat template does not go with it.
+    """
+    return Renderer(tokenizer, choose_parser(parser, tokenizer))
 
 
 def load_teacher(path: str, tokenizer: HFTokenizer, device: str) -> PreTrainedModel:

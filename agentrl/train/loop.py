@@ -101,7 +101,7 @@ async def train(recipe: Recipe, folder: Path, *, display: Display) -> RunSummary
             engine = make_engine(recipe.engine, policy, device, dtype, seed=recipe.seed)
             stack.push_async_callback(engine.close)
             await engine.start()
-        renderer = make_renderer(tokenizer)
+        renderer = make_renderer(tokenizer, recipe.policy.parser)
         parts = _Parts(recipe, run, display, model, teacher, dtype, tokenizer, renderer, engine, env, held_out, stack)
         if not facts:
             await _warm_up(parts)

@@ -73,6 +73,46 @@ def test_arguments_are_converted_to_their_types() -> None:
     assert answer == ToolResult("red 2 Elm fast ['a']")
 
 
+def typed(
+    n: int, on: bool, xs: list[float], names: dict[str, int], note: str, top: int | None = 7, any_: Any = 0
+) -> str:
+    """A tool with arguments of many types."""
+    return repr((n, on, xs, names, note, top, any_))
+
+
+def test_arguments_that_are_text_are_read_as_their_types_want() -> None:
+    """As families whose arguments are all text write them: Python's words and JSON's, text left as it is."""
+    given = {
+        "n": "3",
+        "on": "True",
+        "xs": " [1, 2.5]\n",
+        "names": '{"a": 1}',
+        "note": "[1]",
+        "top": "null",
+        "any_": "5",
+    }
+    assert call(typed, **given).content == repr((3, True, [1.0, 2.5], {"a": 1}, "[1]", None, "5"))
+    assert call(typed, **{**given, "top": "None", "note": "null"}).content.endswith("'null', None, '5')")
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"xs": "[1, NaN]"}, "xs: Input should be a valid list"),
+        ({"xs": "1, 2"}, "xs: Input should be a valid list"),
+        ({"xs": '["a"]'}, "xs: Input should be a valid list"),
+        ({"n": "three"}, "n: Input should be a valid integer"),
+        ({"n": "None"}, "n: Input should be a valid integer"),
+        ({"xs": "[" * 100_000}, "xs: Input should be a valid list"),
+    ],
+)
+def test_text_that_cannot_be_read_is_explained_as_text(changed: dict[str, Any], message: str) -> None:
+    given = {"n": "3", "on": "true", "xs": "[]", "names": "{}", "note": "x"}
+    answer = call(typed, **{**given, **changed})
+    assert answer.error == "bad_arguments"
+    assert message in answer.content
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -127,8 +127,11 @@ def test_thinking():
     assert PARSER.parse(f"a <think>cut {call}") == AssistantMessage(content="a", thinking=f"cut {call}")
     assert PARSER.parse("opened before\n</think>\n\nYes.") == AssistantMessage(content="Yes.", thinking="opened before")
     assert PARSER.parse("<think>a</think>b<think>c</think>d") == AssistantMessage(content="bd", thinking="a\nc")
-    assert PARSER.parse(f"a{call}</think>x") == AssistantMessage(
-        content="a</think>x", tool_calls=(ToolCall(id="call_0", name="f"),)
+    assert PARSER.parse(f"a{call}</think>x{call}") == AssistantMessage(
+        content="x", thinking=f"a{call}", tool_calls=(ToolCall(id="call_0", name="f"),)
+    )
+    assert PARSER.parse(f"<think>a</think>{call}</think>x") == AssistantMessage(
+        content="</think>x", thinking="a", tool_calls=(ToolCall(id="call_0", name="f"),)
     )
 
 

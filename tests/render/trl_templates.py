@@ -60,10 +60,12 @@ class TemplateParser:
     It stands for the parsers of all families: what a real one adds is reading what a policy writes otherwise.
     """
 
+    in_templates = True
+
     def __init__(self, template: Template) -> None:
         self._template = template
         self._known: dict[str, AssistantMessage] = {}
-        for said in (Said(content=True), Said(calls=1), Said(calls=2)):
+        for said in (Said(content=True), Said(calls=2), Said(calls=1)):
             self._learn(said.message())
 
     def parse(self, text: str) -> AssistantMessage:
@@ -84,7 +86,7 @@ class TemplateParser:
             return message.content
         cut = len(before) if text.startswith(before) else self._template.special.last(before, len(os.path.commonprefix([before, text])))
         own = text[cut:].partition(self._template.ending(message).token)[0]
-        self._known.setdefault(own.strip(), message)
+        self._known[own.strip()] = message
         return own
 
     def _text(self, messages: list[Message], tools: bool) -> str:

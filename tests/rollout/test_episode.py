@@ -89,6 +89,17 @@ def test_the_stream_is_what_the_engine_was_fed_and_sampled(seed: int, length: in
     assert engine.released == ["e"]
 
 
+async def test_calls_and_unreadable_calls_are_counted_over_all_turns() -> None:
+    good, bad = '<tool_call>{"name": "f"}</tool_call>', "<tool_call>{'name': 'f'}</tool_call>"
+    roomy = RolloutSettings(max_tokens_per_episode=100_000, max_tokens_per_turn=500)
+    trajectory = await play(Chatter(3), ScriptedEngine(canned([good + bad, "words", bad])), roomy)
+    assert (trajectory.metrics["calls"], trajectory.metrics["unreadable_calls"]) == (3.0, 2.0)
+    cut = RolloutSettings(max_tokens_per_episode=100_000, max_tokens_per_turn=8)
+    trajectory = await play(Chatter(3), ScriptedEngine(canned([good])), cut)
+    assert trajectory.outcome is Outcome.TRUNCATED_TOKENS
+    assert (trajectory.metrics["calls"], trajectory.metrics["unreadable_calls"]) == (1.0, 1.0)
+
+
 async def test_a_terminated_episode() -> None:
     engine = ScriptedEngine(canned(["a", "b", "c"]))
     trajectory = await play(Chatter(3), engine)
@@ -96,7 +107,7 @@ async def test_a_terminated_episode() -> None:
     assert trajectory.reward == 0.75
     assert [turn.rewards for turn in trajectory.turns] == [{"step": 0.25}] * 3
     assert [turn.state_id for turn in trajectory.turns] == ["s0", "s1", "s2"]
-    assert trajectory.metrics == {"seen": 3.0, "turns": 3.0}
+    assert trajectory.metrics == {"seen": 3.0, "turns": 3.0, "calls": 0.0, "unreadable_calls": 0.0}
     text = ByteTokenizer().decode(trajectory.segments[0].token_ids.tolist())
     assert text.startswith("<|im_start|>system\nbe brief")
     assert text.endswith("<|im_start|>assistant\nc<|im_end|>")

@@ -1,0 +1,51 @@
+"""Plain Markdown: every ```` ```python ```` block is a call of one tool, with the block's code as its argument.
+
+For policies that act by writing code and for models that know no tool calls. No chat template writes calls so: a
+template must be given them as content.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from agentrl.messages import ToolCall
+from agentrl.render.parsers.base import Calls, Family
+
+_MOST_TICKS = 100
+_TICKS = re.compile(r"`+")
+
+
+class PythonBlockParser(Family):
+    """Blocks that a line with "```python" (or "```py") begins and a line of as many backticks ends; others are text.
+
+    Args:
+        tool: the tool that runs code.
+        argument: its argument that takes the code.
+    """
+
+    opening = rf"(?<!`)(?P<ticks>`{{3,{_MOST_TICKS}}}+)(?i:python3?|py)[ \t]*+\r?\n"
+    in_templates = False
+    wanted = "Wanted: a line with ```python, the code, and a line with ``` alone, for each call."
+
+    def __init__(self, tool: str = "python", argument: str = "code") -> None:
+        self.tool, self.argument = tool, argument
+
+    def _read(self, text: str, mark: re.Match[str], calls: Calls) -> int:
+        end = re.compile(rf"^[ \t]*+`{{{len(mark['ticks'])},}}+[ \t\r]*+$", re.MULTILINE).search(text, mark.end())
+        if end is None:
+            calls.refuse("it is cut off: the line that ends the block is missing", self.tool)
+            return len(text)
+        code = text[mark.end() : max(mark.end(), end.start() - 1)]
+        calls.add(self.tool, {self.argument: code}, chars=len(code))
+        return end.end()
+
+    def _write(self, calls: Sequence[ToolCall]) -> str:
+        """A call of another tool, which this form cannot express, is written as an empty block."""
+        return "\n".join(self._written(call) for call in calls)
+
+    def _written(self, call: ToolCall) -> str:
+        code = str(call.arguments.get(self.argument, "")) if call.name == self.tool else ""
+        longest = max((len(run) for run in _TICKS.findall(code)), default=0)
+        ticks = "`" * max(3, longest + 1)
+        return f"{ticks}python\n{code}\n{ticks}"
