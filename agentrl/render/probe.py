@@ -9,7 +9,6 @@ what the template writes. Knows no environment and no engine.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -30,7 +29,7 @@ Turn = tuple[AssistantMessage, list[Message]]
 
 def check_renderer(renderer: Renderer) -> None:
     """Raise a `ConfigError` unless the renderer follows its template exactly and safely."""
-    tools = [TOOL] if renderer.no_tools is None else []
+    tools = [TOOL] if renderer.no_tools is None and renderer.parser.in_templates else []
     calls = 0 if not tools else 2 if _takes(renderer, _chat("", None, 2)) else 1
     chats = [_chat("", thinking, calls) for thinking in (None, "hm")]
     for chat in (*chats, *(_long(thinking, calls) for thinking in (None, "hm"))):
@@ -48,12 +47,11 @@ def check_renderer(renderer: Renderer) -> None:
 def why_no_calls(renderer: Renderer) -> str | None:
     """Why the parser cannot read the calls that the template writes, or None where it can."""
     wanted = Said(calls=1).message()
-    rule = renderer.template.rule(Skeleton(("user",)), True, Said(calls=1), ("tool",))
-    ids = renderer.continued(rule, True, [wanted, *replies(("tool",), "zqreply")]) or []
-    end = renderer.end_id(wanted)
-    cue = len(os.path.commonprefix([ids, renderer.tokenizer.encode(rule.cue or "")]))
-    own = renderer.tokenizer.decode(ids[cue : ids.index(end, cue)] if end in ids[cue:] else ids[cue:])
-    if _alike(renderer.parser.parse(own), wanted):
+    template, start = renderer.template, Skeleton(("user",)).messages()
+    text = template.render(template.dialect.write([*start, wanted, *replies(("tool",), "zqreply")]), True)
+    own = text.rpartition("zqopening0qz")[2].partition("zqreply0qz")[0]
+    read = renderer.parser.parse(own).tool_calls
+    if [(call.name, call.arguments) for call in read] == [(call.name, call.arguments) for call in wanted.tool_calls]:
         return None
     return (
         f"the chat template writes tool calls otherwise than {type(renderer.parser).__name__} reads them: {own!r}. Use "

@@ -12,6 +12,7 @@ from agentrl.errors import ConfigError
 from agentrl.messages import AssistantMessage, ToolCall, ToolMessage, UserMessage, to_dicts
 from agentrl.render import ByteTokenizer, HermesParser, HFTokenizer, Renderer
 from agentrl.render.chat import History
+from agentrl.render.parsers import make_parser
 from tests.render.chats import SCHEMA, SPECIAL, actions, episodes, harmless, hostile
 
 FAMILIES = ("byte", "tiny", "qwen25", "qwen3")
@@ -172,27 +173,116 @@ def test_stop_ids_hold_the_end_of_turn_first(renderers):
 CONTENT = "message.content if message.content is string else ''"
 RESULT = "'\\n<tool_response>\\n' + content"
 REFUSED = {  # what the template does: (text of the template, its replacement, words of the error)
-    "counts messages": ("'<|im_start|>' + message.role", "messages|length ~ message.role", "turn by turn"),
-    "forgets old results": (RESULT, f"{RESULT} * (loop.index0 > messages|length - 3)", "turn by turn"),
-    "forgets old turns": (
-        CONTENT,
-        "message.content * (loop.index0 > messages|length - 3)",
-        "leaves an earlier assistant",
-    ),
-    "other call format": ('<tool_call>\\n{"name": "', '<tool_call>\\n{"tool": "', "otherwise than HermesParser"),
-    "opens a thinking block": ("'<|im_start|>assistant\\n'", "'<|im_start|>assistant\\n<think>\\n'", "turn by turn"),
     "ends in plain text": ("<|im_end|>", "END", "not with a special token"),
     "undoes the cuts": (CONTENT, "message.content | replace('zqcut0qz', '')", "lets special tokens in"),
-    "refuses tools": ("{{- '<|im_start|>user' }}", "{{- raise_exception('no tools here') }}", "no tools here"),
+    "forgets long ago": (RESULT, f"{RESULT} * (loop.index0 > messages|length - 20)", "by how many there are"),
+    "shows no user": ("message.role == \"user\" or (", "false or (", "does not show a user's message"),
 }
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_templates_that_cannot_be_extended_are_refused(with_template: Callable[[str], HFTokenizer], what: str):
+def test_templates_that_cannot_be_followed_are_refused(with_template: Callable[[str], HFTokenizer], what: str):
     old, new, reason = REFUSED[what]
     assert old in QWEN3
     with pytest.raises(ConfigError, match=reason):
         Renderer(with_template(QWEN3.replace(old, new)), HermesParser())
+
+
+WITHOUT_TOOLS = {
+    "other call format": ('<tool_call>\\n{"name": "', '<tool_call>\\n{"tool": "', "otherwise than HermesParser"),
+    "refuses tools": ("{{- '<|im_start|>user' }}", "{{- raise_exception('no tools here') }}", "no tools here"),
+    "drops results": (RESULT, "''", "does not show tool results"),
+    "drops calls": ("message.tool_calls or []", "[]", "does not show tool calls"),
+}
+
+
+@pytest.mark.parametrize("what", WITHOUT_TOOLS)
+def test_without_tools_a_template_need_not_show_them(with_template: Callable[[str], HFTokenizer], what: str):
+    old, new, reason = WITHOUT_TOOLS[what]
+    assert old in QWEN3
+    renderer = Renderer(with_template(QWEN3.replace(old, new)), HermesParser())
+    with pytest.raises(ConfigError, match=reason):
+        renderer.begin([HELLO], [SCHEMA])
+    chat, said = renderer.begin([HELLO]), AssistantMessage(content="Hi.")
+    assert chat.extend(renderer.encode_action(said), said, [HELLO]).rendered == "exact"
+    assert chat.extend(renderer.encode_action(CALL), CALL, [HELLO]).rendered in ("exact", "bridged")  # it calls anyway
+
+
+FORKING = {  # and at which of four turns
+    "counts messages": ("'<|im_start|>' + message.role", "messages|length ~ message.role", [0, 1, 2, 3]),
+    "forgets old results": (RESULT, f"{RESULT} * (loop.index0 > messages|length - 3)", [1, 2, 3]),
+    "is append-only": ("zq", "zq", []),
+}
+
+
+@pytest.mark.parametrize("what", FORKING)
+def test_rewritten_history_begins_a_new_segment(with_template: Callable[[str], HFTokenizer], what: str):
+    old, new, forks = FORKING[what]
+    renderer = Renderer(with_template(QWEN3.replace(old, new)), HermesParser())
+    chat, messages, seen = renderer.begin([HELLO], [SCHEMA]), [HELLO], []
+    for _ in range(4):
+        messages += [CALL, ToolMessage(content="5")]
+        extension = chat.extend(renderer.encode_action(CALL), *_split(messages))
+        seen.append(extension.rendered)
+        if extension.rendered == "forked":
+            assert extension.token_ids.tolist() == renderer.prompt(messages, [SCHEMA]).tolist()
+    assert [i for i, how in enumerate(seen) if how == "forked"] == forks
+    assert set(seen) <= {"forked", "exact"}
+
+
+def _split(messages: list) -> tuple[AssistantMessage, list]:
+    return messages[-2], messages[-1:]
+
+
+def test_thinking_that_the_template_strips_forks_where_it_strips_it(renderers):
+    """Qwen3 drops thinking before the last user's message: within one question the stream grows on."""
+    renderer = renderers["qwen3"]
+    thought = CALL.model_copy(update={"thinking": "add them"})
+    done = AssistantMessage(content="5", thinking="say so")
+    chat = renderer.begin([HELLO], [SCHEMA])
+    answers = [(thought, [ToolMessage(content="5")]), (thought, [ToolMessage(content="6")]), (done, [HELLO])]
+    plain = AssistantMessage(content="Bye."), [HELLO]
+    seen = [chat.extend(renderer.encode_action(a), a, e).rendered for a, e in (*answers, plain)]
+    assert seen == ["exact", "exact", "forked", "exact"]
+    kept = renderer.begin([HELLO], [SCHEMA], "append")
+    assert [kept.extend(renderer.encode_action(a), a, e).rendered for a, e in (*answers, plain)] == [
+        *("exact", "exact", "kept"),
+        "kept",  # the stream still holds what the template would not show
+    ]
+
+
+def test_a_template_that_opens_thinking(with_template: Callable[[str], HFTokenizer]):
+    opening = "{{- '<|im_start|>assistant\\n' }}"
+    assert opening in QWEN3
+    renderer = Renderer(with_template(QWEN3.replace(opening, opening.replace("\\n'", "\\n<think>\\n'"))), HermesParser())
+    thought = CALL.model_copy(update={"thinking": "add them"})
+    ids = renderer.encode_action(thought)
+    assert renderer.tokenizer.decode(ids.tolist()).startswith("add them\n</think>")
+    assert renderer.parse(ids) == thought
+    chat = renderer.begin([HELLO], [SCHEMA])
+    assert renderer.tokenizer.decode(chat.prompt.tolist()).endswith("assistant\n<think>\n")
+    assert chat.extend(ids, thought, [ToolMessage(content="5")]).rendered == "exact"
+    assert chat.extend(renderer.encode_action(CALL), CALL, [ToolMessage(content="5")]).rendered == "bridged"
+
+
+def test_what_is_spelt_otherwise_is_bridged_and_stays_so(renderers):
+    renderer = renderers["tiny"]
+    chat = renderer.begin([HELLO], [SCHEMA])
+    text = '<tool_call>{"name":"calculator","arguments":{"expression":"2+3"}}</tool_call><|im_end|>'
+    sampled = np.array(renderer.tokenizer.encode(text))
+    assert renderer.parse(sampled) == CALL
+    first = chat.extend(sampled, CALL, [ToolMessage(content="5")])
+    assert first.rendered == "bridged"
+    assert first.token_ids.tolist() == extend(renderer, [ToolMessage(content="5")]).tolist()
+    assert chat.extend(renderer.encode_action(CALL), CALL, [ToolMessage(content="5")]).rendered == "bridged"
+
+
+def test_code_blocks_are_given_to_the_template_as_content(renderers):
+    renderer = Renderer(renderers["qwen25"].tokenizer, make_parser("python_block"))
+    sampled = np.array(renderer.tokenizer.encode("```python\nprint(5)\n```<|im_end|>"))
+    action = renderer.parse(sampled)
+    assert action.tool_calls[0].arguments == {"code": "print(5)"}
+    assert renderer.begin([HELLO], [SCHEMA]).extend(sampled, action, [ToolMessage(content="5")]).rendered == "exact"
 
 
 def test_templates_that_trim_content_can_be_used(with_template: Callable[[str], HFTokenizer]):

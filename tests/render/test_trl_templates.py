@@ -57,7 +57,7 @@ class Play:
         rng = self.rng
         calls = tuple(self.call(i) for i in range(rng.choice((0, 1, 1, 2, 3)) if self.tools else 0))
         action = AssistantMessage(
-            content=self.text() if not calls or rng.random() < 0.4 else "",
+            content=self.text() if not calls else f"say{self.text()}" if rng.random() < 0.4 else "",
             thinking=rng.choice((None, "", "mull", f"mull{self.text()}")) if self.thinks else None,
             tool_calls=calls,
         )
@@ -93,7 +93,8 @@ class Play:
         own = new[: new.tolist().index(end) + 1]
         text = self.using.tokenizer.decode(own.tolist())
         content, thinking = action.content.strip(), (action.thinking or "").strip()
-        return own if content in text and thinking in text.replace(content, "", 1) else None
+        shown = text.count("calculator") >= len(action.tool_calls) and content in text
+        return own if shown and thinking in text.replace(content, "", 1) else None
 
 
 def play(using: Renderer, seed: int) -> Counter[str]:

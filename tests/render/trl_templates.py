@@ -69,8 +69,9 @@ class TemplateParser:
             self._learn(said.message())
 
     def parse(self, text: str) -> AssistantMessage:
-        texts = text.strip(), f"<think>{text}".strip()  # the prompt may have opened a thinking block
-        return next((self._known[t] for t in texts if t in self._known), AssistantMessage(content=text.strip()))
+        whole = text.strip()
+        parts = sorted((known for known in self._known if known in whole), key=len)
+        return self._known[parts[-1]] if parts else AssistantMessage(content=whole)
 
     def format(self, message: AssistantMessage) -> str:
         return self._learn(message)
