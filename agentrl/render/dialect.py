@@ -24,7 +24,7 @@ class Dialect:
 
     content_parts: bool = False  # content is a list of parts: templates of models that see images
     arguments_json: bool = False  # arguments are text that holds JSON, not an object
-    thinking_key: str = "reasoning_content"
+    thinking_key: str | None = "reasoning_content"  # None: it knows no thinking, which is then a part of the content
 
     def write(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
         """The messages as this template reads them."""
@@ -33,7 +33,7 @@ class Dialect:
     def _said(self, message: dict[str, Any]) -> dict[str, Any]:
         if self.content_parts:
             message["content"] = [{"type": "text", "text": message["content"]}]
-        if "reasoning_content" in message:
+        if "reasoning_content" in message and self.thinking_key is not None:
             message[self.thinking_key] = message.pop("reasoning_content")
         if self.arguments_json:
             for call in message.get("tool_calls", ()):
@@ -43,7 +43,7 @@ class Dialect:
 
 
 def find_dialect(tokenizer: Tokenizer) -> Dialect:
-    """The first way of writing in which the template shows what it is given; the default where none does.
+    """The first way of writing in which the template shows what it is given.
 
     Raises:
         ConfigError: the template shows no user's message, however it is written.
@@ -57,7 +57,10 @@ def find_dialect(tokenizer: Tokenizer) -> Dialect:
     by_text = replace(found, arguments_json=True)
     if not _shows(tokenizer, found, chat, "zqcallqz") and _shows(tokenizer, by_text, chat, "zqcallqz"):
         found = by_text
-    return next((d for d in _thinkers(found) if _shows_thinking(tokenizer, d, user, called)), found)
+    thinkers = (d for d in _thinkers(found) if _shows_thinking(tokenizer, d, user, called))
+    in_content = AssistantMessage(content="<think>\nzqthoughtqz\n</think>\n\nzq")
+    left_there = _shows(tokenizer, found, [user, in_content, user], "zqthoughtqz")
+    return next(thinkers, replace(found, thinking_key=None) if left_there else found)
 
 
 def _thinkers(dialect: Dialect) -> Iterator[Dialect]:

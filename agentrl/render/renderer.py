@@ -85,10 +85,9 @@ class Renderer:
         return Chat(self, messages, tool_schemas, history)
 
     def as_written(self, messages: Sequence[Message]) -> list[Message]:
-        """The messages as the template is given them: calls as content where no template writes such calls."""
-        if self.parser.in_templates:
-            return list(messages)
-        return [self._as_content(message) for message in messages]
+        """The messages as the template is given them: what it has no place for stands in the content, as the policy
+        writes it. That is thinking where the template knows none, and calls in a form that no template writes."""
+        return [self._as_written(message) for message in messages]
 
     def parse(self, token_ids: npt.ArrayLike) -> AssistantMessage:
         """Read a sampled action. Never raises."""
@@ -134,13 +133,23 @@ class Renderer:
         guarded, mark = self._guard(self.template.dialect.write(answer))
         return self._encode(self.template.tail(said, tools, guarded), mark)
 
-    def _as_content(self, message: Message) -> Message:
-        if isinstance(message, ToolMessage) and not self._shows_results:
+    def _as_written(self, message: Message) -> Message:
+        if isinstance(message, ToolMessage) and not (self.parser.in_templates or self._shows_results):
             return UserMessage(content=message.content)
-        if not isinstance(message, AssistantMessage) or not message.tool_calls:
+        if not isinstance(message, AssistantMessage):
             return message
-        content = self.parser.format(message.model_copy(update={"thinking": None}))
-        return AssistantMessage(content=content, thinking=message.thinking)
+        placed = AssistantMessage(
+            thinking=message.thinking if self.template.dialect.thinking_key else None,
+            tool_calls=message.tool_calls if self.parser.in_templates else (),
+        )
+        if (placed.thinking, placed.tool_calls) == (message.thinking, message.tool_calls):
+            return message
+        rest = AssistantMessage(
+            content=message.content,
+            thinking=None if placed.thinking is not None else message.thinking,
+            tool_calls=() if placed.tool_calls else message.tool_calls,
+        )
+        return placed.model_copy(update={"content": self.parser.format(rest)})
 
     def _find_shows_results(self) -> bool:
         try:

@@ -12,11 +12,15 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
+
 from agentrl.errors import ConfigError
 from agentrl.messages import AssistantMessage, Message, ToolMessage, UserMessage
+from agentrl.render.renderer import Renderer
 from agentrl.render.rules import Template
 from agentrl.render.skeleton import Said
 from agentrl.render.tokenizer import HFTokenizer
+from agentrl.trajectory import IntArray
 from tests.render.chats import demonstrations
 
 _SPEC = find_spec("trl")
@@ -74,7 +78,11 @@ class TemplateParser:
         return self._known[parts[-1]] if parts else AssistantMessage(content=whole)
 
     def format(self, message: AssistantMessage) -> str:
-        return self._learn(message)
+        if message.thinking is None or self._template.dialect.thinking_key:
+            return self._learn(message)
+        text = f"<think>\n{message.thinking}\n</think>\n\n{self._learn(message.model_copy(update={'thinking': None}))}"
+        self._known[text.removeprefix("<think>").strip()] = message  # the prompt may have opened the block
+        return text
 
     def _learn(self, message: AssistantMessage) -> str:
         opening: list[Message] = [UserMessage(content="zq")]
@@ -92,3 +100,17 @@ class TemplateParser:
 
     def _text(self, messages: list[Message], tools: bool) -> str:
         return self._template.render(self._template.dialect.write(messages), tools)
+
+
+def as_the_template_says(
+    using: Renderer, action: AssistantMessage, before: IntArray, whole: IntArray
+) -> IntArray | None:
+    """The action's ids if the template appends them to `before` and they hold all of it, else None."""
+    new, end = whole[len(before) :], using.end_id(action)
+    if not np.array_equal(whole[: len(before)], before) or end not in new:
+        return None
+    own = new[: new.tolist().index(end) + 1]
+    text = using.tokenizer.decode(own.tolist())
+    content, thinking = action.content.strip(), (action.thinking or "").strip()
+    shown = text.count("calculator") >= len(action.tool_calls) and content in text
+    return own if shown and thinking in text.replace(content, "", 1) else None
