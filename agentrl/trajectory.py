@@ -23,7 +23,9 @@ IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 RewardKind = Literal["outcome", "process"]
-Rendered = Literal["exact", "bridged", "kept", "forked"]  # how a turn's prompt came about: render/chat.py says what each is
+Rendered = Literal[
+    "exact", "bridged", "kept", "forked"
+]  # how a turn's prompt came about: render/chat.py says what each is
 _ROUNDING = 1e-9  # 0.7 + 0.2 + 0.1 must reach a threshold of 1
 
 

@@ -13,8 +13,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from agentrl.errors import ConfigError
 from agentrl.messages import AssistantMessage, Message, ToolCall, ToolMessage, UserMessage
-from agentrl.render.parsers.detect import detect
 from agentrl.render.parsers import make_parser
+from agentrl.render.parsers.detect import detect
 from agentrl.render.renderer import Renderer
 from agentrl.render.rules import Template
 from tests.render.chats import SCHEMA
@@ -23,31 +23,33 @@ from tests.render.trl_templates import NAMES, PROBLEM, TemplateParser, as_the_te
 PAGE = Path(__file__).parent / "templates.md"
 HEAD = """# Chat templates
 
-Written by `python docs/templates.py`; do not edit. What the renderer makes of each chat template that TRL 1.16 ships, when
-an answer of the environment is added and the policy speaks as the template itself would write it.
+Written by `python docs/templates.py`; do not edit. What the renderer makes of each chat template that TRL 1.16 ships,
+when an answer of the environment is added and the policy speaks as the template itself would write it.
 
 A chat grows turn by turn, and each turn is marked with how its prompt came about (`Turn.rendered`; shares other than
 `exact` are logged as `rendered_<how>`):
 
 * **exact**: the stream is, token for token, what the template renders of all messages.
-* **bridged**: the template shows the same messages, but spells what the policy sampled otherwise. The sampled ids stay.
-* **forked**: the template rewrites what stood before (it leaves out thinking, say). A new segment begins, and its prompt
-  is what the template renders of all messages. The segments of one episode count once in group statistics.
+* **bridged**: the template shows the same messages, but spells what the policy sampled otherwise. The sampled ids
+  stay.
+* **forked**: the template rewrites what stood before (it leaves out thinking, say). A new segment begins, and its
+  prompt is what the template renders of all messages. The segments of one episode count once in group statistics.
 * **kept**: it would be forked, but `rollout.history = "append"` goes on with the one stream.
 
-`rollout.history = "template"` is the default: a policy is trained on the prompts that it is given in use. Where a template
-rewrites nothing, nothing is forked, and it costs nothing. Where it strips thinking, an episode has several segments, and
-their prompts are sampled from and trained on more than once: "append" is cheaper, and the policy then sees thinking in its
-history that it will not see in use. A policy may always spell something otherwise than its template; then `bridged` stands
-where the table says `exact`, and never the other way round.
+`rollout.history = "template"` is the default: a policy is trained on the prompts that it is given in use. Where a
+template rewrites nothing, nothing is forked, and it costs nothing. Where it strips thinking, an episode has several
+segments, and their prompts are sampled from and trained on more than once: "append" is cheaper, and the policy then
+sees thinking in its history that it will not see in use. A policy may always spell something otherwise than its
+template; then `bridged` stands where the table says `exact`, and never the other way round.
 
-Nothing of this costs a rendering of the whole chat, except a fork. How a template treats a history is found on stand-ins,
-once for each shape of a chat (`agentrl/render/rules.py`), and proven on probe chats when the renderer is made.
+Nothing of this costs a rendering of the whole chat, except a fork. How a template treats a history is found on
+stand-ins, once for each shape of a chat (`agentrl/render/rules.py`), and proven on probe chats when the renderer is
+made.
 
-The columns: a tool result after a call, without and with thinking; the user's next question after an answer, without and
-with thinking (where the template shows calls, the chat before holds one). `-`: refused with tools, for the reason given;
-such a template serves agents without tools. In brackets: no parser of that family ships yet, so `agentrl` refuses it with
-tools too; the table tells what would be.
+The columns: a tool result after a call, without and with thinking; the user's next question after an answer, without
+and with thinking (where the template shows calls, the chat before holds one). `-`: refused with tools, for the reason
+given; such a template serves agents without tools. In brackets: no parser of that family ships yet, so `agentrl`
+refuses it with tools too; the table tells what would be.
 
 | template | calls | result | result, thinking | question | question, thinking |
 |---|---|---|---|---|---|
@@ -60,9 +62,16 @@ def page() -> str:
         raise SystemExit(PROBLEM)
     rows, reasons = zip(*map(_row, NAMES), strict=True)
     notes = dict.fromkeys(reason for reason in reasons if reason)
-    return HEAD + "\n".join(rows) + "\n\nWhy not with tools:\n\n" + "\n".join(
-        f"* {note}: {', '.join(f'`{n}`' for n, r in zip(NAMES, reasons, strict=True) if r == note)}" for note in notes
-    ) + "\n"
+    return (
+        HEAD
+        + "\n".join(rows)
+        + "\n\nWhy not with tools:\n\n"
+        + "\n".join(
+            f"* {note}: {', '.join(f'`{n}`' for n, r in zip(NAMES, reasons, strict=True) if r == note)}"
+            for note in notes
+        )
+        + "\n"
+    )
 
 
 def _row(name: str) -> tuple[str, str]:
@@ -78,7 +87,9 @@ def _row(name: str) -> tuple[str, str]:
     reason = renderer.no_tools or ""
     if "refuses the messages" in reason:
         reason = "it refuses tool results: " + reason.rpartition(": ")[2]
-    events = [_event(renderer, kind, thinking) for kind in ("result", "question") for thinking in (None, "Let me think.")]
+    events = [
+        _event(renderer, kind, thinking) for kind in ("result", "question") for thinking in (None, "Let me think.")
+    ]
     return f"| `{name}` | {calls} | {' | '.join(events)} |", reason.removeprefix("the chat template ")
 
 

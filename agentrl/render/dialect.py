@@ -68,8 +68,9 @@ def _thinkers(dialect: Dialect) -> Iterator[Dialect]:
 
 
 def _shows_thinking(tokenizer: Tokenizer, dialect: Dialect, user: UserMessage, called: ToolCall) -> bool:
-    said = AssistantMessage(content="zq", thinking="zqthoughtqz"), AssistantMessage(
-        thinking="zqthoughtqz", tool_calls=(called,)
+    said = (
+        AssistantMessage(content="zq", thinking="zqthoughtqz"),
+        AssistantMessage(thinking="zqthoughtqz", tool_calls=(called,)),
     )
     return any(_shows(tokenizer, dialect, [user, action], "zqthoughtqz") for action in said)
 

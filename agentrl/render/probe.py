@@ -1,10 +1,10 @@
 """Proves, once, that a renderer follows its chat template turn by turn.
 
 What comes in: a renderer. What goes out: nothing, or a `ConfigError` that says what the template does. Probe chats
-(calls, thinking, several results in a row, follow-ups, many turns) are rendered in one go and turn by turn: where a turn
-is called exact the ids must be equal, and elsewhere what was appended must be what the template writes there. The same
-chats with special strings in every text must hold the same special tokens, and the parser must read what it writes and
-what the template writes. Knows no environment and no engine.
+(calls, thinking, several results in a row, follow-ups, many turns) are rendered in one go and turn by turn: where a
+turn is called exact the ids must be equal, and elsewhere what was appended must be what the template writes there.
+The same chats with special strings in every text must hold the same special tokens, and the parser must read what it
+writes and what the template writes. Knows no environment and no engine.
 """
 
 from __future__ import annotations
@@ -79,7 +79,9 @@ def _follow(renderer: Renderer, turns: Sequence[Turn], tools: Sequence[Mapping[s
             raise ConfigError(_difference(renderer, whole, stream))
 
 
-def _as_the_template_says(renderer: Renderer, action: AssistantMessage, before: list[int], whole: list[int]) -> IntArray:
+def _as_the_template_says(
+    renderer: Renderer, action: AssistantMessage, before: list[int], whole: list[int]
+) -> IntArray:
     """The action's ids where the template appends them to `before`, else the parser's."""
     end = renderer.end_id(action)
     if whole[: len(before)] != before or end not in whole[len(before) :]:
@@ -156,6 +158,6 @@ def _difference(renderer: Renderer, full: list[int], grown: list[int]) -> str:
     before, whole, turns = decode(full[max(0, at - 12) : at]), decode(full[at : at + 12]), decode(grown[at : at + 12])
     return (
         f"this chat template cannot be followed turn by turn: after {before!r} it writes {whole!r} when the whole chat "
-        f"is rendered and {turns!r} when it grows. It may change earlier turns by how many there are, or by their words. "
-        "Use a template that writes a message the same whatever follows it"
+        f"is rendered and {turns!r} when it grows. It may change earlier turns by how many there are, or by their "
+        "words. Use a template that writes a message the same whatever follows it"
     )

@@ -7,7 +7,6 @@ rendering stand-ins, once per shape, so that no real chat need be rendered whole
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,7 +15,7 @@ from agentrl.errors import ConfigError
 from agentrl.messages import AssistantMessage, Message
 from agentrl.render.dialect import Dialect, find_dialect
 from agentrl.render.skeleton import THINKING_TAGS, TOOL, Replies, Said, Skeleton, replies
-from agentrl.render.special import SpecialStrings
+from agentrl.render.special import SpecialStrings, shared_length
 from agentrl.render.tokenizer import Tokenizer
 
 Event = Literal["appended", "rewritten", "unsaid"]
@@ -96,7 +95,7 @@ class Template:
     def _find_rule(self, skeleton: Skeleton, tools: bool, said: Said, answer: Replies) -> Rule:
         head = self.dialect.write(skeleton.messages())
         text, done = self.render(head, tools), self.render(head, tools, cue=False)
-        cut = self.special.last(text, len(os.path.commonprefix([text, done])))
+        cut = self.special.last(text, shared_length(text, done))
         whole = "zqopening" in text[cut:] or "zqearlier" in text[cut:]
         before, cue = (text, None) if whole else (text[:cut], text[cut:])
         new, marks = replies(answer, "zqreply"), [f"zqreply{i}qz" for i in range(len(answer))]
@@ -170,8 +169,7 @@ class Template:
         if not alone[1] or not answered[1]:
             raise ConfigError("the chat template leaves an earlier assistant turn out, so a chat cannot be extended")
         own, after = alone[2], answered[2].partition("zqreply0qz")[0]
-        shared = next((i for i, (a, b) in enumerate(zip(own, after, strict=False)) if a != b), min(len(own), len(after)))
-        within = [s for s in self.special.all_in(after[:shared]) if s not in inner]
+        within = [s for s in self.special.all_in(after[: shared_length(own, after)]) if s not in inner]
         token = next(iter(within[-1:] or (s for s in self.special.all_in(after) if s not in inner)), None)
         if token is None or (not said.calls and self._words_before(token, after)):
             raise ConfigError(

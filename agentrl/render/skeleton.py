@@ -41,7 +41,7 @@ class Said:
 
     @classmethod
     def of(cls, action: AssistantMessage, tags: Sequence[str] = THINKING_TAGS) -> Said:
-        """Of an action; `tags`: what the template may take for the bounds of thinking where it stands in the content."""
+        """Of an action; `tags`: what the template may take for the bounds of thinking, standing in the content."""
         thinking = action.thinking
         kind: Literal["none", "blank", "text"] = "none" if thinking is None else "text" if thinking.strip() else "blank"
         return cls(

@@ -61,6 +61,12 @@ class SpecialStrings:
         return [text[start:end] for start, end in zip([0, *ends], [*ends, len(text)], strict=True)]
 
 
+def shared_length(one: str, other: str) -> int:
+    """How many characters two texts begin with alike."""
+    pairs = zip(one, other, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+
+
 def unused_mark(value: Any) -> str:
     """A string that stands nowhere in `value`.
 

@@ -155,7 +155,9 @@ class HFTokenizer:
             )
         except Exception as error:  # a template is a program: it raises what its author did not think of
             roles = ", ".join(m["role"] for m in messages)
-            raise ConfigError(f"the chat template of {self.path} refuses the messages ({roles}): {error or type(error).__name__}") from error
+            raise ConfigError(
+                f"the chat template of {self.path} refuses the messages ({roles}): {error or type(error).__name__}"
+            ) from error
         return text
 
     def vocabulary(self) -> Mapping[str, int]:

@@ -13,7 +13,9 @@ class RolloutSettings:
     concurrency: int = 256  # episodes running at once
     temperature: float = 1.0
     max_tokens_per_turn: int = 256  # sampled tokens of one action
-    max_tokens_per_episode: int = 1024  # prompt, actions and observations together; of each segment, where there are more
+    max_tokens_per_episode: int = (
+        1024  # prompt, actions and observations together; of each segment, where there are more
+    )
     # What to do where the chat template rewrites earlier turns, as those do that drop thinking. "template": begin a new
     # segment with what it makes of them, which is what the model is given in use. "append": go on with one stream.
     history: Literal["template", "append"] = "template"

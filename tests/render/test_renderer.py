@@ -176,7 +176,7 @@ REFUSED = {  # what the template does: (text of the template, its replacement, w
     "ends in plain text": ("<|im_end|>", "END", "not with a special token"),
     "undoes the cuts": (CONTENT, "message.content | replace('zqcut0qz', '')", "lets special tokens in"),
     "forgets long ago": (RESULT, f"{RESULT} * (loop.index0 > messages|length - 20)", "by how many there are"),
-    "shows no user": ("message.role == \"user\" or (", "false or (", "does not show a user's message"),
+    "shows no user": ('message.role == "user" or (', "false or (", "does not show a user's message"),
 }
 
 
@@ -254,7 +254,9 @@ def test_thinking_that_the_template_strips_forks_where_it_strips_it(renderers):
 def test_a_template_that_opens_thinking(with_template: Callable[[str], HFTokenizer]):
     opening = "{{- '<|im_start|>assistant\\n' }}"
     assert opening in QWEN3
-    renderer = Renderer(with_template(QWEN3.replace(opening, opening.replace("\\n'", "\\n<think>\\n'"))), HermesParser())
+    renderer = Renderer(
+        with_template(QWEN3.replace(opening, opening.replace("\\n'", "\\n<think>\\n'"))), HermesParser()
+    )
     thought = CALL.model_copy(update={"thinking": "add them"})
     ids = renderer.encode_action(thought)
     assert renderer.tokenizer.decode(ids.tolist()).startswith("add them\n</think>")

@@ -26,7 +26,24 @@ pytestmark = pytest.mark.skipif(PROBLEM is not None, reason=PROBLEM or "")
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 MERGES = (0, 300)  # bytes alone, and a BPE that joins across the seams where the policy begins to speak
-WORDS = ("\n", "\n\n", " ", "hello", "user", "assistant", '"', "'", "zq", "5", "é漢🙂", "\\", "<", "|>", "</think>", "\r\n")
+WORDS = (
+    "\n",
+    "\n\n",
+    " ",
+    "hello",
+    "user",
+    "assistant",
+    '"',
+    "'",
+    "zq",
+    "5",
+    "é漢🙂",
+    "\\",
+    "<",
+    "|>",
+    "</think>",
+    "\r\n",
+)
 
 
 @cache

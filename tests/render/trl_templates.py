@@ -5,7 +5,6 @@ TRL itself is not imported: the templates are read as files. `PROBLEM` says why 
 
 from __future__ import annotations
 
-import os
 import re
 import tempfile
 from functools import cache
@@ -19,6 +18,7 @@ from agentrl.messages import AssistantMessage, Message, ToolMessage, UserMessage
 from agentrl.render.renderer import Renderer
 from agentrl.render.rules import Template
 from agentrl.render.skeleton import Said
+from agentrl.render.special import shared_length
 from agentrl.render.tokenizer import HFTokenizer
 from agentrl.trajectory import IntArray
 from tests.render.chats import demonstrations
@@ -30,7 +30,8 @@ PROBLEM = None if NAMES else "TRL's chat templates are not installed: pip instal
 
 _MARKS = re.compile(
     r"""<\|[^|<>\s']{1,40}\|> | <｜[^｜<>\s]{1,40}｜> | <\|[a-z_]+> | <[a-z_]+\|> | <\|"\|> | </?think> | </?tool_call>
-    | </?tool_response> | <(?:start|end)_of_(?:turn|utterance|image)> | \[gMASK\] | <sop> | </s> | \[/?INST\] | <image>""",
+    | </?tool_response>
+    | <(?:start|end)_of_(?:turn|utterance|image)> | \[gMASK\] | <sop> | </s> | \[/?INST\] | <image>""",
     re.VERBOSE,
 )
 
@@ -93,7 +94,9 @@ class TemplateParser:
             text = self._text([*opening, message, answer], bool(message.tool_calls))
         except ConfigError:
             return message.content
-        cut = len(before) if text.startswith(before) else self._template.special.last(before, len(os.path.commonprefix([before, text])))
+        cut = shared_length(before, text)
+        if cut < len(before):
+            cut = self._template.special.last(before, cut)
         own = text[cut:].partition(self._template.ending(message).token)[0]
         self._known[own.strip()] = message
         return own
