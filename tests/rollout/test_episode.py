@@ -94,7 +94,7 @@ async def test_calls_and_unreadable_calls_are_counted_over_all_turns() -> None:
     roomy = RolloutSettings(max_tokens_per_episode=100_000, max_tokens_per_turn=500)
     trajectory = await play(Chatter(3), ScriptedEngine(canned([good + bad, "words", bad])), roomy)
     assert (trajectory.metrics["calls"], trajectory.metrics["unreadable_calls"]) == (3.0, 2.0)
-    cut = RolloutSettings(max_tokens_per_episode=100_000, max_tokens_per_turn=8)
+    cut = RolloutSettings(max_tokens_per_episode=100_000, max_tokens_per_turn=20)
     trajectory = await play(Chatter(3), ScriptedEngine(canned([good])), cut)
     assert trajectory.outcome is Outcome.TRUNCATED_TOKENS
     assert (trajectory.metrics["calls"], trajectory.metrics["unreadable_calls"]) == (1.0, 1.0)
