@@ -78,7 +78,9 @@ class Chat:
         said, answered = Said.of(action, renderer.template.tags), roles(answer)
         rule = renderer.template.rule(self._skeleton, self._shown, said, answered)
         self._messages += [written, *answer]
-        self._skeleton = self._skeleton.after(said.plain() if rule.event == "unsaid" else said, answered)
+        self._skeleton = self._skeleton.after(
+            renderer.template.plainest(said) if rule.event == "unsaid" else said, answered
+        )
         extension = self._appended(rule, sampled, action, answer) if rule.event == "appended" else None
         if extension is not None:
             return extension
@@ -111,7 +113,7 @@ class Chat:
 
     def _kept(self, state: Rendered, sampled: IntArray, action: AssistantMessage, answer: list[Message]) -> Extension:
         """Go on from the stream as it is, by what the template writes after a plain action."""
-        ids = self._renderer.tail(Said.of(action), self._shown, answer)
+        ids = self._renderer.tail(Said.of(action), self._tools if self._shown else (), answer)
         stopped = len(sampled) and sampled[-1] in (self._renderer.end_id(action), self._renderer.stop_id(action))
         return self._extension(state, ids if stopped else [self._renderer.end_id(action), *ids])
 

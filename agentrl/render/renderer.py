@@ -128,10 +128,10 @@ class Renderer:
         text = self.template.render([*rule.head, *guarded], tools)
         return self._encode(text[len(rule.before) :], mark) if text.startswith(rule.before) else None
 
-    def tail(self, said: Said, tools: bool, answer: Sequence[Message]) -> list[int]:
+    def tail(self, said: Said, tools: Sequence[Mapping[str, Any]], answer: Sequence[Message]) -> list[int]:
         """Ids of an answer, after the token that ends an action such as `said`, to the cue."""
-        guarded, mark = self._guard(self.template.dialect.write(answer))
-        return self._encode(self.template.tail(said, tools, guarded), mark)
+        (guarded, schemas), mark = self._guard((self.template.dialect.write(answer), list(tools)))
+        return self._encode(self.template.tail(said, schemas, guarded), mark)
 
     def _as_written(self, message: Message) -> Message:
         if isinstance(message, ToolMessage) and not (self.parser.in_templates or self._shows_results):

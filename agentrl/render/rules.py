@@ -19,6 +19,7 @@ from agentrl.render.special import SpecialStrings, shared_length
 from agentrl.render.tokenizer import Tokenizer
 
 Event = Literal["appended", "rewritten", "unsaid"]
+_MOST_RULES = 10_000  # kept at once
 _START = Skeleton(("user",))
 
 
@@ -78,17 +79,19 @@ class Template:
         """
         key = (skeleton, tools, said, answer)
         if key not in self._rules:
+            if len(self._rules) >= _MOST_RULES:
+                self._rules.clear()
             self._rules[key] = self._find_rule(*key)
         return self._rules[key]
 
-    def tail(self, said: Said, tools: bool, new: list[dict[str, Any]]) -> str:
+    def tail(self, said: Said, tools: list[Any], new: list[dict[str, Any]]) -> str:
         """What the template writes after an action's ending: messages written in the dialect, and the cue.
 
         The action is the plainest of its kind, at the beginning of a chat: its text and what came before do not matter.
         """
-        plain = Said(content=True) if self.no_tools else said.plain()
+        plain = self.plainest(said)
         chat = self.dialect.write([*_START.messages(), plain.message()])
-        _, _, text = self.render([*chat, *new], tools).rpartition(plain.words()[-1])
+        _, _, text = self.tokenizer.chat([*chat, *new], tools or None, True).rpartition(plain.words()[-1])
         end = (self.call_ending if plain.calls else self.said_ending).token
         return text.partition(end)[2] if end in text else text
 
@@ -104,16 +107,18 @@ class Template:
         except ConfigError:
             if said in (said.plain(), Said(content=True)):
                 raise
-            self._refuse_unless_shown(self._with(head, self._plainest(said), new, tools), marks, answer)
+            self._refuse_unless_shown(self._with(head, self.plainest(said), new, tools), marks, answer)
             return Rule("unsaid", head, before, cue)
         self._refuse_unless_shown(full, marks, answer)
         own = full[len(before) :].partition(marks[0] if marks else "\0")[0]
         shown = full.startswith(before) and all(word in own for word in said.words())
+        shown = shown and "zqschemaqz" not in full[len(before) :]  # tools that stand anew at each question
         if not shown and said.calls and self.no_tools:
             return Rule("unsaid", head, before, cue)  # the policy tried to call: nobody promised that it could
         return Rule("appended" if shown else "rewritten", head, before, cue)
 
-    def _plainest(self, said: Said) -> Said:
+    def plainest(self, said: Said) -> Said:
+        """The simplest action that is answered in the same way, and that the template can write."""
         return Said(content=True) if self.no_tools else said.plain()
 
     def _with(self, head: list[dict[str, Any]], said: Said, new: Sequence[Message], tools: bool) -> str:

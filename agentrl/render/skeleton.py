@@ -21,7 +21,7 @@ TOOL = {
     "type": "function",
     "function": {
         "name": "zqtool",
-        "description": "zq",
+        "description": "zqschemaqz",
         "parameters": {"type": "object", "properties": {"zq": {"type": "string"}}},
     },
 }

@@ -312,3 +312,17 @@ def test_the_cost_of_extending_does_not_depend_on_the_history():
         assert chat.extend(sampled, CALL, [ToolMessage(content="5")]).rendered == "exact"
         counts.append(tokenizer.messages)
     assert max(counts[4:]) <= 5
+
+
+def test_tools_that_move_to_the_last_question_are_the_real_ones(with_template: Callable[[str], HFTokenizer]):
+    old = "{{- '<|im_start|>' + message.role + '\\n' + content + '<|im_end|>' + '\\n' }}"
+    assert old in QWEN3
+    renderer = Renderer(
+        with_template(QWEN3.replace(old, f"{{{{- tools | tojson if tools and loop.last }}}}{old}")), HermesParser()
+    )
+    said = AssistantMessage(content="5")
+    for history in ("template", "append"):
+        chat = renderer.begin([HELLO], [SCHEMA], history)
+        extension = chat.extend(renderer.encode_action(said), said, [HELLO])
+        assert extension.rendered == ("forked" if history == "template" else "kept")
+        assert "Evaluate an expression." in renderer.tokenizer.decode(extension.token_ids.tolist())
