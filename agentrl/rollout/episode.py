@@ -32,6 +32,7 @@ from agentrl.errors import (
     VerifierFailure,
 )
 from agentrl.messages import AssistantMessage, Message, ToolCall, dump
+from agentrl.render.chat import Chat
 from agentrl.render.renderer import Renderer
 from agentrl.rollout.recorder import Recorder
 from agentrl.rollout.settings import RolloutSettings
@@ -88,6 +89,7 @@ class _Episode:
         self.episode_id = episode_id
         self.stream = Recorder()
         self.messages: list[Message] = []
+        self.chat: Chat
         self.metrics: Mapping[str, float] = {}
         self.calls: list[ToolCall] = []  # of all actions
         self.rng = random.Random(job.seed)
@@ -144,8 +146,8 @@ class _Episode:
             if len(self.stream.turns) == self.max_turns:
                 return await self._cut(Outcome.TRUNCATED_TURNS, None)
             state_id = result.info.get("state_id")
-            stopped = bool(completion.token_ids[-1] == self.renderer.end_of_turn_id)
-            self.stream.feed(self.renderer.extend(result.observation, stopped=stopped))
+            extension = self.chat.extend(completion.token_ids, action, result.observation)
+            self.stream.extend(extension.token_ids, extension.rendered)
 
     async def _reset(self) -> str | None:
         async def reset() -> tuple[Observation, Mapping[str, Any]]:
@@ -153,7 +155,8 @@ class _Episode:
 
         observation, info = await self._boundary("reset", reset(), EnvFailure)
         self.messages.extend(observation)
-        self.stream.feed(self.renderer.prompt(self.messages, self.env.tool_schemas))
+        self.chat = self.renderer.begin(self.messages, self.env.tool_schemas, self.settings.history)
+        self.stream.feed(self.chat.prompt)
         self.metrics = info.get("metrics", {})
         state_id: str | None = info.get("state_id")
         return state_id
@@ -219,7 +222,7 @@ class _Episode:
             task_id=self.job.task.id,
             group_id=self.job.group_id,
             seed=self.job.seed,
-            segments=(self.stream.segment(),) if len(self.stream) else (),
+            segments=self.stream.segments(),
             turns=turns,
             outcome=end.outcome,
             reward=reward,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +27,10 @@ class RolloutSettings:
     oversample: float = 1.0  # groups begun for each group wanted; the slowest are given up (they are longer on average)
     temperature: float = 1.0
     max_tokens_per_turn: int = 256  # sampled tokens of one action
-    max_tokens_per_episode: int = 1024  # prompt, actions and observations together
+    max_tokens_per_episode: int = 1024  # prompt, actions and observations; of each segment, where there are several
+    # What to do where the chat template rewrites earlier turns, as those do that drop thinking. "template": begin a new
+    # segment with what it makes of them, which is what the model is given in use. "append": go on with one stream.
+    history: Literal["template", "append"] = "template"
     max_turns: int | None = None  # None: the environment's own
     turn_deadline_s: float = 120.0  # one policy call, and one env step; a tool's own deadline stands in `@tool`
     episode_deadline_s: float = 600.0

@@ -6,12 +6,13 @@ objective's to report. Failed trajectories stand in no mean. Pure; knows no mode
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
 from agentrl.evaluate.result import called_tool
-from agentrl.trajectory import Group
+from agentrl.trajectory import Group, Trajectory
 
 _COUNTED_BY_EPISODES = ("calls", "unreadable_calls")
 
@@ -22,7 +23,8 @@ def env_metrics(groups: Sequence[Group]) -> dict[str, float]:
     Returns:
         env/<name> for every metric of the environment, and tool_share: the share of episodes that called a tool, where
         the environment counts `tool_calls`. calls and unreadable_calls are the episodes' own counts of what the parser
-        found: means an episode.
+        found: means an episode. rendered_<how>: the share of turns whose prompt came about so (`render/chat.py`), where
+        not all are exact.
     """
     valid = [t for group in groups for t in group.valid]
     names = sorted({name for t in valid for name in t.metrics} - {"turns"})
@@ -34,4 +36,11 @@ def env_metrics(groups: Sequence[Group]) -> dict[str, float]:
     }
     if "tool_calls" in names:
         out["tool_share"] = float(np.mean([called_tool(t) for t in valid]))
-    return out
+    return out | _rendered(valid)
+
+
+def _rendered(valid: Sequence[Trajectory]) -> dict[str, float]:
+    counts = Counter(turn.rendered for t in valid for turn in t.turns)
+    if set(counts) <= {"exact"}:
+        return {}
+    return {f"rendered_{how}": count / counts.total() for how, count in sorted(counts.items())}

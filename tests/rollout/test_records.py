@@ -50,6 +50,7 @@ def turns(draw: st.DrawFn) -> Turn:
         void=draw(st.booleans()),
         node_id=draw(st.none() | st.text(max_size=8)),
         value=draw(st.none() | st.floats()),
+        rendered=draw(st.sampled_from(["exact", "bridged", "kept", "forked"])),
     )
 
 
