@@ -12,7 +12,7 @@ from report import Row, arguments, repeat, show
 
 from agentrl import AssistantMessage, Task, ToolCall, ToolEnv, reward, tool
 from agentrl.engine.scripted import ScriptedEngine, canned
-from agentrl.render.parser import HermesParser
+from agentrl.render.parsers import HermesParser
 from agentrl.render.renderer import Renderer
 from agentrl.render.tokenizer import ByteTokenizer
 from agentrl.rollout.envs import EnvPool

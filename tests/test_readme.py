@@ -18,7 +18,7 @@ from agentrl.cli.parser import make_parser
 from agentrl.config.recipes import read_recipe
 from agentrl.engine.scripted import SCRIPTS, ScriptedEngine, canned
 from agentrl.evaluate import load_suite
-from agentrl.render.parser import HermesParser
+from agentrl.render.parsers import HermesParser
 from agentrl.render.renderer import Renderer
 from agentrl.render.tokenizer import ByteTokenizer
 from agentrl.rollout.episode import Job, run_episode

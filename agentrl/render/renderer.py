@@ -20,7 +20,7 @@ import numpy.typing as npt
 from agentrl.errors import ConfigError
 from agentrl.messages import AssistantMessage, Message, ToolCall, ToolMessage, UserMessage
 from agentrl.render.chat import Chat, History
-from agentrl.render.parser import ToolParser
+from agentrl.render.parsers import ToolParser
 from agentrl.render.probe import check_renderer, why_no_calls
 from agentrl.render.rules import Rule, Template
 from agentrl.render.skeleton import Said, Skeleton

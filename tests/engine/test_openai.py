@@ -32,7 +32,7 @@ from agentrl.env.registry import make
 from agentrl.errors import EngineFailure
 from agentrl.messages import AssistantMessage, SystemMessage, ToolCall, ToolMessage, UserMessage
 from agentrl.objective.batch import Batch
-from agentrl.render.parser import HermesParser
+from agentrl.render.parsers import HermesParser
 from agentrl.render.renderer import Renderer
 from agentrl.render.tokenizer import ByteTokenizer
 from agentrl.rollout.collector import play
@@ -171,7 +171,7 @@ async def test_a_limit_of_the_endpoint_leaves_the_turn_open() -> None:
         there.queue = [said("one two thr", reason="length")]
         completion = await engine.complete(request())
     assert completion.finish_reason == "length"
-    assert RENDERER.end_of_turn_id not in completion.token_ids.tolist()
+    assert RENDERER.stop_ids[0] not in completion.token_ids.tolist()
 
 
 @pytest.mark.parametrize("arguments", ['{"expression": "6*', "[1]", '{"a": NaN}', "6*7"])

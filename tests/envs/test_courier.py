@@ -12,7 +12,7 @@ from agentrl.env import StepResult, Task, check_env
 from agentrl.envs.courier import CLOSED, RIGHT, ROADS, Courier
 from agentrl.errors import ConfigError, EnvFailure
 from agentrl.messages import AssistantMessage, ToolCall, UserMessage
-from agentrl.render.parser import HermesParser
+from agentrl.render.parsers import HermesParser
 from agentrl.render.renderer import Renderer
 from agentrl.render.tokenizer import ByteTokenizer
 from agentrl.rollout.episode import Job, run_episode

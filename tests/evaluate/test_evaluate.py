@@ -16,7 +16,7 @@ from agentrl.errors import ConfigError, DataError, UnknownNameError
 from agentrl.evaluate.evaluate import Progress, evaluate, evaluate_tasks
 from agentrl.evaluate.statistics import wilson
 from agentrl.evaluate.suite import Suite, load_suite
-from agentrl.render.parser import HermesParser
+from agentrl.render.parsers import HermesParser
 from agentrl.render.renderer import Renderer
 from agentrl.render.tokenizer import ByteTokenizer
 from agentrl.rollout.settings import RolloutSettings

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from agentrl.messages import AssistantMessage, ToolCall, dump
 from agentrl.render import PARSERS, HermesParser
-from agentrl.render.parser import MAX_CALL_CHARS, MAX_CALLS, MAX_DEPTH
+from agentrl.render.parsers import MAX_CALL_CHARS, MAX_CALLS, MAX_DEPTH
 from tests.render.chats import actions, fragments, harmless
 
 PARSER = HermesParser()

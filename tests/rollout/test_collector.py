@@ -21,7 +21,7 @@ from agentrl.env.tasks import TaskSource
 from agentrl.errors import EngineFailure, RunStoppedError, SandboxFailure
 from agentrl.messages import AssistantMessage, Message, UserMessage
 from agentrl.objective.batch import Batch
-from agentrl.render.parser import HermesParser
+from agentrl.render.parsers import HermesParser
 from agentrl.render.renderer import Renderer
 from agentrl.render.tokenizer import ByteTokenizer
 from agentrl.rollout.collector import Collector, Demand

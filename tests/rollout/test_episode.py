@@ -18,7 +18,7 @@ from agentrl.env.base import Env, StepResult
 from agentrl.env.task import Task
 from agentrl.errors import ConfigError, DataError, EngineFailure, SandboxFailure, ToolFailure, VerifierFailure
 from agentrl.messages import AssistantMessage, Message, SystemMessage, ToolMessage, UserMessage
-from agentrl.render.parser import HermesParser
+from agentrl.render.parsers import HermesParser
 from agentrl.render.renderer import Renderer
 from agentrl.render.tokenizer import ByteTokenizer
 from agentrl.rollout.episode import Job, run_episode

@@ -15,7 +15,7 @@ from agentrl.env.base import Env, StepResult
 from agentrl.env.task import Task
 from agentrl.messages import AssistantMessage, Message, UserMessage, from_dicts
 from agentrl.objective import Batch, Objective, Scores, load_spec
-from agentrl.render.parser import HermesParser
+from agentrl.render.parsers import HermesParser
 from agentrl.render.renderer import Renderer
 from agentrl.render.tokenizer import ByteTokenizer, Chat
 from agentrl.rollout.episode import Job, run_episode
