@@ -11,6 +11,7 @@ import ast
 import os
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from functools import cache
@@ -249,3 +250,10 @@ print("loaded:", sorted(heavy))
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout.splitlines()[-1] == "loaded: []"
+
+
+def test_every_package_is_installed() -> None:
+    """setuptools takes the packages that are listed, and no others."""
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = {path.parent.relative_to(ROOT) for path in (ROOT / "agentrl").rglob("__init__.py")}
+    assert {".".join(folder.parts) for folder in folders} <= set(listed)
