@@ -22,7 +22,7 @@ from agentrl.errors import ConfigError, UserError
 from agentrl.learner.settings import LearnerSettings, OptimizerSettings, PolicySettings, TinySettings
 from agentrl.objective.loading import load_spec
 from agentrl.objective.spec import SLOTS
-from agentrl.rollout.settings import RolloutSettings
+from agentrl.rollout.settings import RetrySettings, RolloutSettings
 from agentrl.train.recipe import (
     EnvSettings,
     EvaluationSettings,
@@ -333,14 +333,19 @@ recipes = builds(
         EngineSettings, vllm=builds(VllmSettings), server=builds(ServerSettings), openai=builds(OpenAISettings)
     ),
     warmup=builds(WarmupSettings, optimizer=optimizers),
-    rollout=builds(RolloutSettings, max_turns=st.none() | counts, history=st.sampled_from(["template", "append"])),
+    rollout=builds(
+        RolloutSettings,
+        max_turns=st.none() | counts,
+        history=st.sampled_from(["template", "append"]),
+        retry=builds(RetrySettings),
+    ),
     objective=builds(
         ObjectiveSettings, overrides=st.dictionaries(st.sampled_from(sorted(SLOTS)), toml_values, max_size=3)
     ),
     learner=builds(LearnerSettings, optimizer=optimizers),
     sync=builds(SyncSettings, tolerance=st.none() | numbers),
     evaluation=builds(EvaluationSettings),
-    train=builds(TrainSettings),
+    train=builds(TrainSettings, stale=st.sampled_from(["drop", "keep"])),
     launch=builds(LaunchSettings, dtype=st.sampled_from(["auto", "float32", "bfloat16"])),
 )
 

@@ -35,8 +35,8 @@ from agentrl.objective.batch import Batch
 from agentrl.render.parsers import HermesParser
 from agentrl.render.renderer import Renderer
 from agentrl.render.tokenizer import ByteTokenizer
-from agentrl.rollout.collector import play
 from agentrl.rollout.episode import Job
+from agentrl.rollout.play import play
 from agentrl.rollout.records import read_trajectories, write_trajectories
 from agentrl.rollout.settings import RolloutSettings
 from agentrl.trajectory import Group, Outcome
@@ -148,10 +148,9 @@ async def test_a_whole_evaluation_by_calls_of_tools_and_no_training_on_it(tmp_pa
     async with endpoint() as (there, engine):
         jobs = [Job(ENV.make_task(seed), f"g{seed}", seed) for seed in range(4)]
         limits = RolloutSettings(max_tokens_per_turn=50, max_tokens_per_episode=100_000)
-        played = await play(
-            jobs, make_env=lambda: make("calculator"), engine=engine, renderer=RENDERER, settings=limits
-        )
+        done = await play(jobs, make_env=lambda: make("calculator"), engine=engine, renderer=RENDERER, settings=limits)
         told = engine.metrics()
+    played = [each.trajectory for each in done]
     assert [t.outcome for t in played] == [Outcome.TERMINATED] * 4
     assert all(t.reward is not None and t.reward >= 1.0 for t in played)
     assert not any(t.trainable for t in played)
