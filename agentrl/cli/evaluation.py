@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
         suite = with_room(suite, settings.max_context)
     player = load_player(arguments.policy, settings, seed=arguments.seed, parser=arguments.parser)
     with make_display(sys.stderr) as display:
-        result = asyncio.run(_evaluate(suite, player, arguments, display))
+        result = asyncio.run(_evaluate(suite, player, settings, arguments, display))
     if arguments.out is not None:
         _save(result, arguments.out)
     if arguments.json != STDOUT:
@@ -62,7 +62,15 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-async def _evaluate(suite: Suite, player: Player, arguments: argparse.Namespace, display: Display) -> SuiteResult:
+async def _evaluate(
+    suite: Suite, player: Player, settings: EngineSettings, arguments: argparse.Namespace, display: Display
+) -> SuiteResult:
+    limits = None
+    if settings.kind == "openai":  # what waits for its turn at the endpoint must not miss a deadline
+        waits_s = (settings.openai.retries + 1) * settings.openai.request_deadline_s
+        limits = RolloutSettings(
+            concurrency=settings.openai.concurrency, turn_deadline_s=waits_s, episode_deadline_s=10 * waits_s
+        )
     async with AsyncExitStack() as stack:
         stack.push_async_callback(player.engine.close)
         await player.engine.start()
@@ -70,6 +78,7 @@ async def _evaluate(suite: Suite, player: Player, arguments: argparse.Namespace,
             suite,
             player.engine,
             player.renderer,
+            rollout=limits,
             repeats=arguments.k,
             seed=arguments.seed,
             on_progress=_Reporter(display),

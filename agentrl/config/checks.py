@@ -76,6 +76,8 @@ def check_recipe(recipe: Recipe) -> None:
 def check_ranges(settings: Any, table: str = "") -> None:
     """Every number of the settings, which stand in `table`, is above 0 or may be 0; shares are at most 1."""
     for path, number in _numbers(settings, table):
+        if not math.isfinite(number):
+            raise ConfigError(f"{path} is {number}, wanted a finite number")
         if number < 0 or (number == 0 and path not in _MAY_BE_ZERO):
             wanted = "0 or more" if path in _MAY_BE_ZERO else "more than 0"
             raise ConfigError(f"{path} is {number}, wanted {wanted}")
@@ -131,6 +133,17 @@ def _check_limits(recipe: Recipe) -> None:
         raise ConfigError(
             f"rollout.max_tokens_per_episode is {longest}, but engine.max_context is {context}: "
             f"lower the first or set engine.max_context = {longest}"
+        )
+    turn_s, try_s = recipe.rollout.turn_deadline_s, recipe.engine.server.request_deadline_s
+    if recipe.engine.kind == "vllm-server" and try_s >= turn_s:
+        raise ConfigError(
+            f"engine.server.request_deadline_s is {try_s:g} and rollout.turn_deadline_s {turn_s:g}: a server that "
+            "hangs would never be found out; set the first lower than the second"
+        )
+    if recipe.train.stale != "drop" and not recipe.train.max_staleness:
+        raise ConfigError(
+            f"train.stale is {recipe.train.stale!r}, but train.max_staleness is 0, so nothing is ever stale: "
+            "remove it, or set train.max_staleness"
         )
 
 

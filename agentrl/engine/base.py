@@ -63,7 +63,7 @@ class Engine(Protocol):
 
     @property
     def broken(self) -> str | None:
-        """Why it can sample no more until it is closed and started again; None: it can."""
+        """Why it can sample no more until it is closed and started again; None: it can, or that would not help."""
         ...
 
     async def start(self) -> None:

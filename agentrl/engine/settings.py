@@ -30,7 +30,7 @@ class ServerSettings:
     api_key_env: str = ""  # environment variable that holds the servers' API key; "": none
     retries: int = 3  # further tries of a request that a server failed
     backoff_s: float = 0.5  # before the first of them; doubled before each further one
-    request_deadline_s: float = 600.0  # of one try of one completion
+    request_deadline_s: float = 100.0  # of one try of one completion; less than `rollout.turn_deadline_s`
     health_every_s: float = 5.0  # between two looks at a server
     health_deadline_s: float = 30.0  # for its answer to a look; later than that it is drained
 

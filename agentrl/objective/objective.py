@@ -53,10 +53,20 @@ class Objective:
         return max((each.refill for each in self.spec.filters if isinstance(each, GroupFilter)), default=0)
 
     def useful(self, group: Group) -> bool:
-        """Whether every filter that refills keeps the group. One whose episodes all failed is not theirs to drop."""
+        """Whether the filters that refill keep the group, after what those before them leave of it.
+
+        Filters that compare groups with one another leave a single one alone. A group whose episodes all failed is not
+        a filter's to drop.
+        """
         kept = drop_failed([group])
-        refilling = [each for each in self.spec.filters if isinstance(each, GroupFilter) and each.refill]
-        return not kept or all(each.keep(kept) for each in refilling)
+        if not kept:
+            return True
+        for each in self.spec.filters:
+            if isinstance(each, GroupFilter) and not each.compares_groups:
+                kept = each.keep(kept)
+                if each.refill and not kept:
+                    return False
+        return True
 
     def credit(self, batch: Batch, scores: Scores, memory: Memory | None = None) -> Credited:
         """One advantage for every action token: (credit - baseline) scaled, plus the terms; 0 off the loss mask.

@@ -76,14 +76,20 @@ class Chat:
         assert isinstance(written, AssistantMessage)
         action, answer = written, renderer.as_written(answer)
         said, answered = Said.of(action, renderer.template.tags), roles(answer)
-        rule = renderer.template.rule(self._skeleton, self._shown, said, answered)
+        skeleton = self._skeleton
+        rule = renderer.template.rule(skeleton, self._shown, said, answered)
         self._messages += [written, *answer]
         self._skeleton = self._skeleton.after(
             renderer.template.plainest(said) if rule.event == "unsaid" else said, answered
         )
-        extension = self._appended(rule, sampled, action, answer) if rule.event == "appended" else None
-        if extension is not None:
-            return extension
+        if rule.event == "appended":
+            extension = self._appended(rule, sampled, action, answer)
+            if extension is None:  # a template may write what changes by itself, such as the date
+                anew = renderer.template.rule(skeleton, self._shown, said, answered, anew=True)
+                if anew.event == "appended" and anew != rule:
+                    extension = self._appended(anew, sampled, action, answer)
+            if extension is not None:
+                return extension
         if rule.event == "unsaid":
             return self._kept("bridged", sampled, action, answer)
         if self._history == "append":

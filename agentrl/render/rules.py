@@ -71,14 +71,17 @@ class Template:
         """What ends this action."""
         return self.call_ending if action.tool_calls else self.said_ending
 
-    def rule(self, skeleton: Skeleton, tools: bool, said: Said, answer: Replies) -> Rule:
+    def rule(self, skeleton: Skeleton, tools: bool, said: Said, answer: Replies, *, anew: bool = False) -> Rule:
         """What happens when `said` and `answer` are added to a chat of this shape.
+
+        Args:
+            anew: Look again, whatever was found before.
 
         Raises:
             ConfigError: the template does not show such an answer.
         """
         key = (skeleton, tools, said, answer)
-        if key not in self._rules:
+        if anew or key not in self._rules:
             if len(self._rules) >= _MOST_RULES:
                 self._rules.clear()
             self._rules[key] = self._find_rule(*key)

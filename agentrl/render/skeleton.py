@@ -110,7 +110,7 @@ def roles(messages: Sequence[Message]) -> Replies:
 
 def replies(roles_: Replies, word: str) -> list[Message]:
     """Messages with these roles and stand-ins `{word}0qz`, `{word}1qz`, ..."""
-    kinds = {"system": SystemMessage, "user": UserMessage}
+    kinds = {"system": SystemMessage, "user": UserMessage, "assistant": AssistantMessage}
     return [
         ToolMessage(content=f"{word}{i}qz", name="zqtool", call_id="call00000")
         if role == "tool"

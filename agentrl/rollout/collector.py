@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from typing import Literal
 from agentrl.engine.base import Engine
 from agentrl.env.base import Env
 from agentrl.env.tasks import TaskSource
+from agentrl.errors import RunStoppedError
 from agentrl.render.renderer import Renderer
 from agentrl.rollout.envs import EnvPool
 from agentrl.rollout.episode import Job
@@ -95,8 +97,11 @@ class Collector:
         self._unwanted: list[tuple[_Order, Group]] = []  # others are played in their place
         self._changed = asyncio.Event()
         self._error: BaseException | None = None
+        self._cancelling = False
         self._step = self._position = self._more = self._refills = 0
         self._counts: Counter[str] = Counter()
+        self._failures: Counter[str] = Counter()
+        self._collected_s = time.perf_counter()  # when the last step was
         self._watch = FailureWatch(settings.max_failed_share)
         self.metrics: Mapping[str, float] = {}  # of the step that was collected last
 
@@ -106,13 +111,18 @@ class Collector:
         Raises:
             RunStoppedError: more episodes failed than `rollout.max_failed_share` allows.
         """
+        began = time.perf_counter()
         try:
             async with LoopLag() as lag:
                 groups = await self._collect(step)
         except BaseException:
             await self._cancel()
             raise
-        self.metrics = {**lag.metrics(), **self._counted()}
+        now = time.perf_counter()
+        sampled = sum(t.n_action_tokens for group in groups for t in group.played)
+        speed = {"time/tokens_per_s": sampled / (now - (self._collected_s if self._demand.max_staleness else began))}
+        self._collected_s = now
+        self.metrics = {**lag.metrics(), **speed, **self._counted()}
         return groups
 
     async def close(self) -> None:
@@ -167,8 +177,14 @@ class Collector:
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._running.pop(task, None)
-        if not task.cancelled() and task.exception() is not None:
+        jobs = self._running.pop(task, None)
+        if task.cancelled():
+            if jobs is not None and not self._cancelling:
+                self._error = self._error or RunStoppedError(
+                    f"an episode of group {jobs.group_id} was cancelled from within: its environment or one of its "
+                    "tools cancelled the task that runs it, which is the rollout's"
+                )
+        elif task.exception() is not None:
             self._error = self._error or task.exception()
         self._changed.set()
 
@@ -182,6 +198,9 @@ class Collector:
         trajectories = [each.trajectory for each in played]
         greedy = trajectories.pop() if jobs.greedy is not None else None
         failed = tuple(t for each in played for t in each.failed)
+        me = asyncio.current_task()
+        assert me is not None
+        del self._running[me]
         self._judge(order, Group(jobs.group_id, jobs.sampled[0].task.id, tuple(trajectories), greedy, failed))
 
     async def _episode(self, job: Job) -> Played:
@@ -211,11 +230,19 @@ class Collector:
         limit = self._demand.max_staleness
         return limit > 0 and self._engine.version - group.oldest_version > limit
 
+    def take_failures(self) -> dict[str, int]:
+        """Attempts that failed since this was asked last, by outcome: those that were played anew, and those of groups
+        that no step gets, too."""
+        failures, self._failures = self._failures, Counter()
+        return dict(failures)
+
     def _attempted(self, trajectory: Trajectory, again: bool) -> None:
+        if trajectory.outcome.failed:
+            self._failures[trajectory.outcome.value] += 1
         if again:
-            self._watch.expect(1)
-            self._counts["retried_episodes"] += 1
-        self._watch.saw(trajectory)
+            self._counts[f"retried/{trajectory.outcome.value}"] += 1
+        else:
+            self._watch.saw(trajectory)
 
     def _counted(self) -> dict[str, float]:
         """What was counted since the last step; then counting begins anew."""
@@ -229,9 +256,12 @@ class Collector:
 
     async def _cancel(self) -> None:
         """Cancel and await every running group."""
-        running = dict(self._running)
+        running = list(self._running)
+        if not running:
+            return
+        self._counts["discarded_groups"] += len(running)
+        self._cancelling = True
         for task in running:
             task.cancel()
-        if running:
-            self._counts["discarded_groups"] += len(running)
-            await asyncio.wait(running)
+        await asyncio.wait(running)
+        self._cancelling = False

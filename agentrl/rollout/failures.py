@@ -36,30 +36,30 @@ def backoff_s(settings: RetrySettings, attempt: int, seed: int) -> float:
 
 
 class FailureWatch:
-    """Counts the attempts of a step, and stops the run as soon as too many must have failed when it ends.
+    """Counts the episodes of a step, and stops the run as soon as too many must have failed when it ends.
 
     Args:
-        max_share: of failed attempts among all of the step.
+        max_share: of the step's episodes that may have failed, all their retries used up.
     """
 
     def __init__(self, max_share: float) -> None:
         self._max_share = max_share
-        self._attempts = 0
+        self._episodes = 0
         self._failed: list[Trajectory] = []
 
-    def expect(self, attempts: int) -> None:
-        """So many more attempts will be made, whatever comes."""
-        self._attempts += attempts
+    def expect(self, episodes: int) -> None:
+        """So many more episodes will be played, whatever comes."""
+        self._episodes += episodes
 
     def saw(self, trajectory: Trajectory) -> None:
-        """An attempt has ended.
+        """An episode has ended for good.
 
         Raises:
             RunStoppedError: names each way to fail, how often it came up, and one error's text.
         """
         if _broke(trajectory):
             self._failed.append(trajectory)
-            _check(self._failed, self._attempts, self._max_share)
+            _check(self._failed, self._episodes, self._max_share)
 
 
 def check_failures(trajectories: Sequence[Trajectory], max_share: float) -> None:
@@ -71,14 +71,14 @@ def check_failures(trajectories: Sequence[Trajectory], max_share: float) -> None
     _check([trajectory for trajectory in trajectories if _broke(trajectory)], len(trajectories), max_share)
 
 
-def _check(failed: Sequence[Trajectory], attempts: int, max_share: float) -> None:
-    if len(failed) <= max_share * attempts:
+def _check(failed: Sequence[Trajectory], episodes: int, max_share: float) -> None:
+    if len(failed) <= max_share * episodes:
         return
     counts = Counter(t.outcome for t in failed)
     examples = {outcome: next(t.error for t in failed if t.outcome is outcome) for outcome in counts}
     told = "; ".join(f"{outcome.value} x{n}: {examples[outcome]}" for outcome, n in counts.most_common())
     raise RunStoppedError(
-        f"{len(failed)} of {attempts} episodes failed, and rollout.max_failed_share = {max_share}: {told}"
+        f"{len(failed)} of {episodes} episodes failed, and rollout.max_failed_share = {max_share}: {told}"
     )
 
 

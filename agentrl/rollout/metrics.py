@@ -1,4 +1,4 @@
-"""Where a step's rollout went: tokens a second, waiting, tools.
+"""Where a step's rollout went: waiting, tools.
 
 What comes in: the groups of a step. What goes out: a flat mapping of numbers. Rewards, lengths and outcomes are the
 objective's to report. Pure; knows no engine.
@@ -15,28 +15,19 @@ import numpy.typing as npt
 from agentrl.trajectory import Group, ToolUse
 
 
-def rollout_metrics(groups: Sequence[Group], rollout_s: float) -> dict[str, float]:
-    """Speed and waiting.
-
-    Args:
-        rollout_s: wall seconds in which the step's groups were collected.
+def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
+    """Waiting, and tools.
 
     Returns:
-        time/tokens_per_s: sampled tokens a wall second; time/engine_s, time/env_s: mean seconds a turn waited for the
-        policy and for the environment, and their 95th percentiles _p95_s; retried/<outcome>: attempts that failed and
-        were played anew; of each tool tool/<name>/calls, tool/<name>/errors (a share), time/tool/<name>_s and _p95_s.
+        time/engine_s, time/env_s: mean seconds a turn waited for the policy and for the environment, and their 95th
+        percentiles _p95_s; of each tool tool/<name>/calls, tool/<name>/errors (a share), time/tool/<name>_s and _p95_s.
     """
     turns = [turn for group in groups for t in group.played for turn in t.turns]
-    sampled = sum(t.n_action_tokens for group in groups for t in group.played)
-    out = {"time/tokens_per_s": sampled / rollout_s} if rollout_s > 0 else {}
+    out: dict[str, float] = {}
     for name in ("engine_s", "env_s"):
         seconds = np.array([getattr(turn, name) for turn in turns])
         if len(seconds):
             out |= _times(name.removesuffix("_s"), seconds)
-    for group in groups:
-        for failed in group.failed:
-            key = f"retried/{failed.outcome.value}"
-            out[key] = out.get(key, 0.0) + 1.0
     return out | _tools([use for turn in turns for use in turn.tools])
 
 

@@ -86,7 +86,8 @@ def make_policy(recipe: Recipe, texts: Sequence[str], folder: Path) -> None:
 async def demonstrations(recipe: Recipe, count: int) -> list[str]:
     """Texts of demonstrated episodes, as the chat template writes them: what a tiny tokenizer is learnt from."""
     tokenizer = ByteTokenizer()
-    settings = replace(recipe.rollout, groups_per_step=count, group_size=1, max_tokens_per_episode=1_000_000)
+    settings = replace(recipe.rollout, groups_per_step=count, group_size=1, oversample=1.0)
+    settings = replace(settings, max_tokens_per_episode=1_000_000)
     renderer = make_renderer(tokenizer, "auto")
     env = make_env(recipe)
     tasks = TaskSource(env, "train")

@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 
@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     from agentrl.learner.policy import PreTrainedModel
 
 _PROBES = 4
+_LAG_S = 0.5
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +151,7 @@ async def _warm_up(parts: _Parts) -> None:
         compute_dtype=parts.dtype,
         seed=recipe.seed,
     )
-    rollout = replace(recipe.rollout, groups_per_step=settings.episodes_per_step, group_size=1)
+    rollout = replace(recipe.rollout, groups_per_step=settings.episodes_per_step, group_size=1, oversample=1.0)
     collector = _collector(parts, ScriptedEngine("demo"), stage="warmup", rollout=rollout)
     parts.display.stage("warm-up (imitation)", settings.steps)
     step = 0
@@ -168,7 +170,9 @@ async def _reinforce(parts: _Parts, state: dict[str, object], facts: dict[str, A
     if state:
         learner.load_state(state)
     recovery = Recovery(engine, await _sync(parts, learner), parts.display.note)
-    await recovery.push(start)
+    parts.stack.push_async_callback(recovery.close)
+    async with recovery.lock:
+        await recovery.push(start)
     collector = _collector(
         parts,
         engine,
@@ -191,23 +195,43 @@ async def _reinforce(parts: _Parts, state: dict[str, object], facts: dict[str, A
     parts.display.stage(f"RL ({recipe.objective.preset})", recipe.train.steps)
     for step in range(start, recipe.train.steps):
         began = time.perf_counter()
-        with run.timed("rollout"):
-            groups = await collector.collect(step)
+        try:
+            with run.timed("rollout"):
+                groups = await collector.collect(step)
+        finally:
+            run.failures.update(collector.take_failures())
         rollout_s = time.perf_counter() - began
-        with run.timed("update"):
-            learn = partial(_learn, objective, learner, groups, memory, step)
-            learnt = await asyncio.to_thread(learn) if recipe.train.max_staleness else learn()
-            memory = learnt.memory
-        with run.timed("sync"):
-            gap = await recovery.push(step + 1)
-        metrics = {**learnt.metrics, **env_metrics(groups), **rollout_metrics(groups, rollout_s), **collector.metrics}
+        async with recovery.lock:
+            with run.timed("update"):
+                learn = partial(_learn, objective, learner, groups, memory, step)
+                learnt = await _beside(recipe, learn)
+                memory = learnt.memory
+            with run.timed("sync"):
+                gap = await recovery.push(step + 1)
+        metrics = {**learnt.metrics, **env_metrics(groups), **rollout_metrics(groups), **collector.metrics}
+        _warn_of_lag(parts, metrics)
         metrics |= {f"engine/{name}": value for name, value in engine.metrics().items() if not math.isnan(value)}
         metrics |= {"sync_gap": gap, "rollout_s": rollout_s}
         metrics |= {"version": float(engine.version), "step_s": time.perf_counter() - began}
         run.record("rl", step + 1, metrics)
-        run.count_failures(trajectory for group in groups for trajectory in group.played)
         parts.display.advance(step + 1, metrics)
         await _after_step(parts, recovery, learner, memory, groups, step + 1)
+
+
+def _warn_of_lag(parts: _Parts, metrics: Mapping[str, float]) -> None:
+    """Say once that something computes in the event loop while episodes run."""
+    lag_s = metrics.get("time/loop_lag_p99_s", 0.0)
+    if lag_s > _LAG_S and not parts.run.warned_of_lag:
+        parts.run.warned_of_lag = True
+        parts.display.note(
+            f"the event loop is late by {lag_s:.2f} s (99th percentile): something computes in it and delays every "
+            "episode. A tool, reward, step or reset that computes is better a plain def, which runs in a thread"
+        )
+
+
+async def _beside(recipe: Recipe, work: Callable[[], Result]) -> Result:
+    """Do it in a thread where episodes go on meanwhile; else at once, in this one."""
+    return await asyncio.to_thread(work) if recipe.train.max_staleness else work()
 
 
 class _Learnt(NamedTuple):
@@ -243,11 +267,12 @@ async def _after_step(
     last = step == train.steps
     if train.save_trajectories_every and step % train.save_trajectories_every == 0:
         with parts.run.timed("records"):
-            parts.run.save_trajectories(f"step-{step:05d}", groups, step=step)
+            save = partial(parts.run.save_trajectories, f"step-{step:05d}", groups, step=step)
+            await _beside(parts.recipe, save)
     if last or (every and step % every == 0):
         await _evaluate(parts, recovery, "end" if last else "", step)
     if last or (train.checkpoint_every and step % train.checkpoint_every == 0):
-        _save(parts, learner, memory, step)
+        await _beside(parts.recipe, partial(_save, parts, learner, memory, step))
 
 
 def _collector(parts: _Parts, engine: Engine, *, stage: str, rollout: RolloutSettings, **options: Any) -> Collector:

@@ -50,6 +50,7 @@ class Run:
         self._boards: dict[str, SummaryWriter] = {}
         self.wall_s: dict[str, float] = defaultdict(float)
         self.failures: Counter[str] = Counter()
+        self.warned_of_lag = False
         self.success: dict[str, IntervalDict] = {}
         self.tool_share: dict[str, float] = {}
 

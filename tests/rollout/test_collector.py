@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -135,6 +136,7 @@ async def test_for_a_group_that_is_not_useful_another_one_is_played() -> None:
     assert all(len(group.trajectories) == 3 for group in groups)
     assert len({t.seed for group in groups for t in group.trajectories}) == 21
     assert collector.metrics["refilled_groups"] == 3
+    assert "discarded_groups" not in collector.metrics
     assert ids(await collector.collect(3)) == [f"s3g{g}" for g in range(4)]
     assert "refilled_groups" not in collector.metrics
 
@@ -193,7 +195,7 @@ async def test_failed_episodes_are_played_anew_and_kept_apart() -> None:
     failed = [t for group in groups for t in group.failed]
     assert [t.outcome for t in failed] == [Outcome.FAILED_ENGINE] * 4
     assert {t.group_id for t in failed} <= {"s0g1", "s0g2"}
-    assert collector.metrics["retried_episodes"] == 4
+    assert collector.metrics["retried/failed_engine"] == 4
     assert len({t.seed for group in groups for t in group.played}) == 16
     assert sum(t.reward is None for group in groups for t in group.played) == 4
     assert Batch.from_groups(groups).n_trajectories == 12
@@ -221,18 +223,48 @@ async def test_retries_are_counted_for_each_boundary() -> None:
     assert Breaks.tries == 4
 
 
-async def test_a_run_that_only_fails_stops_before_every_retry_is_used_up() -> None:
+async def test_a_run_stops_by_the_episodes_that_failed_for_good() -> None:
     tries = []
 
     def before(request: Request) -> None:
         tries.append(1)
         raise EngineFailure("no memory left")
 
-    collector = make_collector(RandomEngine(before=before), retry=RetrySettings(engine=1000, backoff_s=0.0))
-    with pytest.raises(RunStoppedError, match=r"episodes failed.*failed_engine x\d+: EngineFailure: no memory left"):
+    collector = make_collector(RandomEngine(before=before), retry=RetrySettings(engine=3, backoff_s=0.0))
+    with pytest.raises(RunStoppedError, match=r"7 of 12 episodes failed.*failed_engine x7: EngineFailure: no memory"):
         await collector.collect(0)
-    assert len(tries) < 40
+    assert 28 <= len(tries) <= 48
+    assert collector.take_failures() == {"failed_engine": len(tries)}
+    assert collector.take_failures() == {}
     await collector.close()
+
+
+async def test_an_outage_that_fails_every_episode_twice_is_outlived() -> None:
+    tries: Counter[str] = Counter()
+
+    def before(request: Request) -> None:
+        tries[request.episode_id] += 1
+        if len(tries) <= 24:
+            raise EngineFailure("gone")
+
+    engine, retry = RandomEngine(before=before, stop=1.0), RetrySettings(engine=3, backoff_s=0.0)
+    collector = make_collector(engine, retry=retry, concurrency=12)
+    groups = await collector.collect(0)
+    assert all(len(group.valid) == 3 for group in groups)
+    assert collector.metrics["retried/failed_engine"] == 24
+
+
+async def test_an_environment_that_cancels_its_own_task_loses_no_group_in_silence() -> None:
+    class Cancels(Counting):
+        async def step(self, action: AssistantMessage) -> StepResult:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            await asyncio.sleep(0)
+            return await super().step(action)
+
+    with pytest.raises(RunStoppedError, match="cancelled from within"):
+        await make_collector(RandomEngine(stop=1.0), env=Cancels).collect(0)
 
 
 async def test_the_engine_is_brought_back_before_its_episodes_are_played_anew() -> None:
@@ -246,7 +278,7 @@ async def test_the_engine_is_brought_back_before_its_episodes_are_played_anew() 
         gone[0] = False
 
     collector = make_collector(
-        RandomEngine(before=before), retry=RetrySettings(engine=1, backoff_s=0.0), recover=recover, max_failed_share=0.6
+        RandomEngine(before=before), retry=RetrySettings(engine=1, backoff_s=0.0), recover=recover
     )
     groups = await collector.collect(0)
     assert all(len(group.valid) == 3 for group in groups)

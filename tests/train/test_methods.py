@@ -138,6 +138,12 @@ def test_a_group_is_useful_if_the_filters_that_refill_keep_it() -> None:
     assert [refills.useful(group) for group in groups] == [True, False, False, True]
     assert refills.useful(replace(groups[0], trajectories=(broken,)))
     assert not refills.useful(replace(groups[0], trajectories=(broken, groups[0].trajectories[0])))
+    groups_of_void = [
+        replace(t, turns=(replace(t.turns[0], void=i == 1),)) for i, t in enumerate(groups[0].trajectories)
+    ]
+    after_void = objective("grpo", filters=["void_turn_drop", {"name": "zero_variance_drop", "refill": 1}])
+    assert after_void.useful(groups[0])
+    assert not after_void.useful(replace(groups[0], trajectories=tuple(groups_of_void))), "one is left: no variance"
     plain = objective("grpo", filters=["zero_variance_drop"])
     assert plain.refill == 0
     assert all(plain.useful(group) for group in groups)

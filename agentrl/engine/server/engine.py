@@ -54,7 +54,8 @@ class VllmServerEngine:
         self._sync_lock = asyncio.Lock()
         self._run, self._pushes = uuid.uuid4().hex[:12], itertools.count()
         self._started = False  # ever
-        self._use(())
+        self._fleet = Fleet((), settings.server)
+        self._sampler = Sampler(self._fleet, settings.server)
         self._sampler.broken = "the server engine was not started: await start() first"
 
     def _new_name(self, version: int) -> str:
@@ -62,8 +63,13 @@ class VllmServerEngine:
         return f"agentrl-{self._run}-{next(self._pushes)}-version-{version}"
 
     def _use(self, servers: Sequence[Server]) -> None:
+        """Sample with these servers. Once started, requests wait for weights of the version that there was."""
         self._fleet = Fleet(servers, self._settings.server)
+        version = self.version
         self._sampler = Sampler(self._fleet, self._settings.server)
+        if self._started:
+            self._sampler.version = version
+            self._sampler.open.clear()
 
     @property
     def version(self) -> int:
@@ -89,16 +95,12 @@ class VllmServerEngine:
             EngineFailure: a server did not come up within `engine.vllm.start_deadline_s`, is configured in a way that
                 would falsify what it says, or did not take the weights.
         """
-        had = self.version if self._started else None
         try:
             if self._settings.server.urls:
                 await self._find_servers()
             else:
                 await self._start_servers()
             self._fleet.watch()
-            if had is not None:
-                self._sampler.version = had
-                self._sampler.open.clear()
             self._started = True
         except BaseException:
             await self.close()
@@ -123,6 +125,8 @@ class VllmServerEngine:
         self._use([Server(Client(url, api_key=key)) for url in server.urls])
         for found in self._fleet.servers:
             await launch.examine(found, self._settings, deadline_s=self._settings.vllm.start_deadline_s)
+        if self._started:
+            return  # the weights of the engine's version come next
         if self._folder is not None:
             await self._push(_Checkpoint(self._folder), 0)
         else:
@@ -172,7 +176,13 @@ class VllmServerEngine:
         """
         if self._sampler.broken is not None:
             raise EngineFailure(self._sampler.broken)
-        await self._push(source, version)
+        try:
+            await self._push(source, version)
+        except BaseException as error:
+            if not self._sampler.open.is_set():  # started again, and without weights of its version
+                self._sampler.broken = f"the vLLM servers have no weights to sample with: {error}"
+                self._sampler.open.set()
+            raise
 
     async def _push(self, source: WeightSource, version: int) -> None:
         """Write a checkpoint for the servers, and give it to them."""
@@ -186,8 +196,11 @@ class VllmServerEngine:
 
     async def _give(self, checkpoint: str, version: int) -> None:
         """Give a checkpoint to all servers that are well; no request enters meanwhile."""
+        drained = [server for server in self._fleet.servers if server.drained and not server.lost]
+        await asyncio.gather(*(server.check(self._settings.server.health_deadline_s) for server in drained))
         fit = [server for server in self._fleet.servers if not (server.lost or server.drained)]
         name, deadline_s = self._new_name(version), self._settings.vllm.sync_deadline_s
+        was_open = self._sampler.open.is_set()
         self._sampler.open.clear()
         try:
             refused = await asyncio.gather(
@@ -196,9 +209,10 @@ class VllmServerEngine:
             if None not in refused:
                 reasons = "; ".join(filter(None, refused)) or self._fleet.refusals(version)
                 raise EngineFailure(f"the sync of version {version} to the vLLM servers failed: {reasons}")
-            self._sampler.version = version
+            self._sampler.version, was_open = version, True
         finally:
-            self._sampler.open.set()
+            if was_open:
+                self._sampler.open.set()
 
     def _checkpoint_folder(self) -> Path:
         shared = self._settings.server.weights_folder
@@ -218,6 +232,7 @@ class VllmServerEngine:
     async def close(self) -> None:
         """Stop everything and leave no process behind. May be called twice; running requests raise `EngineFailure`."""
         self._sampler.broken = "the server engine was closed"
+        self._sampler.open.set()
         for server in self._fleet.servers:
             server.lose(self._sampler.broken)
         await asyncio.sleep(0)  # what was cut off says so before its connections go

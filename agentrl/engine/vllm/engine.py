@@ -263,6 +263,7 @@ class VllmEngine:
     async def close(self) -> None:
         """Stop everything and leave no process behind. May be called twice; running requests raise `EngineFailure`."""
         await self._break("the vLLM engine was closed")
+        self._no_sync.set()
         try:
             await self._shut_down()
         finally:

@@ -39,6 +39,7 @@ class GroupFilter(ABC):
     """Slot `filters`: which groups, or which of their trajectories, count at all."""
 
     needs_groups: ClassVar[bool] = False  # drops whatever has no peers
+    compares_groups: ClassVar[bool] = False  # what it keeps of one group depends on the others
 
     @property
     def refill(self) -> int:

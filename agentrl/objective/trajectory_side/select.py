@@ -48,6 +48,7 @@ class StdTopP(GroupFilter):
     2504.20073)."""
 
     share: float = 0.25
+    compares_groups: ClassVar[bool] = True
     needs_groups: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -65,6 +66,7 @@ class SnrTopP(GroupFilter):
     2604.06268). A group of equal rewards is never kept."""
 
     p: float = 0.9
+    compares_groups: ClassVar[bool] = True
     needs_groups: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
