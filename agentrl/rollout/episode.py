@@ -178,8 +178,8 @@ class _Episode:
 
         began = time.perf_counter()
         result, parts = await self._boundary("step", step(), EnvFailure)
-        self.stream.answered(time.perf_counter() - began, tuple(result.info.get("tools", ())))
-        self.stream.reward(parts)
+        env_s, tools = time.perf_counter() - began, tuple(result.info.get("tools", ()))
+        self.stream.answered(parts, env_s=env_s, tools=tools)
         self.messages.extend(result.observation)
         self.metrics = result.info.get("metrics", self.metrics)
         return result

@@ -76,9 +76,10 @@ class Recorder:
         """Say of the last turn that its action held neither a tool call nor an answer."""
         self.turns[-1] = replace(self.turns[-1], void=True)
 
-    def answered(self, env_s: float, tools: tuple[ToolUse, ...]) -> None:
-        """Say of the last turn how long the environment took to answer, and which tools it ran."""
-        self.turns[-1] = replace(self.turns[-1], env_s=env_s, tools=tools)
+    def answered(self, parts: Mapping[str, float], *, env_s: float, tools: tuple[ToolUse, ...]) -> None:
+        """Say of the last turn what it was rewarded with, how long the environment took, and which tools it ran."""
+        rewards = {name: float(value) for name, value in parts.items()}
+        self.turns[-1] = replace(self.turns[-1], rewards=rewards, env_s=env_s, tools=tools)
 
     def reward(self, parts: Mapping[str, float]) -> None:
         """Add reward parts to the last turn."""
