@@ -139,7 +139,7 @@ class Tool:
             named = self.arguments.validate(arguments)
             async with deadline:
                 value = await invoke(self.function, **named)
-            return ToolResult(shorten(as_text(value), self.max_result_chars))
+            return ToolResult(as_text(value, self.max_result_chars))
         except AgentRLError:
             raise
         except BadArguments as error:

@@ -41,6 +41,7 @@ from agentrl.rollout.metrics import rollout_metrics
 from agentrl.rollout.settings import RolloutSettings
 from agentrl.seeds import derive_seed
 from agentrl.train.build import find_device, load_teacher, make_engine, make_env, make_renderer, policy_folder
+from agentrl.train.disk import needed
 from agentrl.train.display import Display
 from agentrl.train.metrics import env_metrics
 from agentrl.train.recipe import EvaluationSettings, Recipe, TrainSettings
@@ -80,7 +81,7 @@ async def train(recipe: Recipe, folder: Path, *, display: Display) -> RunSummary
     Raises:
         UserError: the recipe cannot be run as it is.
         SyncError: the engine did not get the learner's weights.
-        RunStoppedError: too many episodes failed, or the gradient is not finite.
+        RunStoppedError: too many episodes failed, the gradient is not finite, or the disk is full.
     """
     device, dtype = find_device(recipe.launch)
     if recipe.launch.threads:
@@ -88,7 +89,7 @@ async def train(recipe: Recipe, folder: Path, *, display: Display) -> RunSummary
     checkpoint = latest_checkpoint(folder / "checkpoints")
     state, facts = load_state(checkpoint) if checkpoint else ({}, {})
     async with AsyncExitStack() as stack:
-        run = Run(folder, after=facts.get("step"))
+        run = Run(folder, after=facts.get("step"), note=display.note)
         stack.callback(run.close)
         stack.callback(run.write_summary, recipe)
         if facts:
@@ -317,5 +318,6 @@ def _save(parts: _Parts, learner: Learner, memory: Memory, step: int) -> None:
     run = parts.run
     with run.timed("checkpoint"):
         facts = {"run": run.facts(), "memory": memory}
-        save_checkpoint(run.checkpoints, step, parts.model, parts.tokenizer.save, learner.state(), facts)
+        with needed(run.checkpoints / f"step-{step:05d}", run.folder):
+            save_checkpoint(run.checkpoints, step, parts.model, parts.tokenizer.save, learner.state(), facts)
         keep_latest(run.checkpoints, parts.recipe.train.keep_checkpoints)
