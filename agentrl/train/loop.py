@@ -37,6 +37,7 @@ from agentrl.render.renderer import Renderer
 from agentrl.render.tokenizer import HFTokenizer
 from agentrl.rollout.collector import Collector, Demand
 from agentrl.rollout.failures import check_failures
+from agentrl.rollout.garbage import quiet_garbage
 from agentrl.rollout.metrics import rollout_metrics
 from agentrl.rollout.settings import RolloutSettings
 from agentrl.seeds import derive_seed
@@ -109,6 +110,7 @@ async def train(recipe: Recipe, folder: Path, *, display: Display) -> RunSummary
             await engine.start()
         renderer = make_renderer(tokenizer, recipe.policy.parser)
         parts = _Parts(recipe, run, display, model, teacher, dtype, tokenizer, renderer, engine, env, held_out, stack)
+        stack.enter_context(quiet_garbage())
         if not facts:
             await _warm_up(parts)
         await _reinforce(parts, state, facts)

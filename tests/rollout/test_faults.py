@@ -70,7 +70,7 @@ class Faulty(ToolEnv):
     async def done(self, task: Task, episode: Any) -> float:
         return 1.0
 
-    @tool(deadline_s=0.2)
+    @tool(deadline_s=5)
     async def use(self) -> Any:
         """Use it."""
         value = self.wrong()
@@ -80,10 +80,24 @@ class Faulty(ToolEnv):
 class Blocking(Faulty):
     """The same in a plain function."""
 
-    @tool(deadline_s=0.2)
+    @tool(deadline_s=5)
     def use(self) -> Any:  # type: ignore[override]
         """Use it."""
         return self.wrong()
+
+
+class Impatient(Faulty):
+    @tool(deadline_s=0.2)
+    async def use(self) -> Any:
+        """Use it."""
+        return await super().use()
+
+
+class ImpatientBlocking(Blocking):
+    @tool(deadline_s=0.2)
+    def use(self) -> Any:  # type: ignore[override]
+        """Use it."""
+        return super().use()
 
 
 def collector_of(
@@ -170,7 +184,7 @@ async def test_whatever_a_tool_answers_the_episode_goes_on(kind: type[Faulty], f
         assert len(answer) <= 8000
 
 
-@pytest.mark.parametrize(("kind", "wrong"), [(Faulty, hang), (Blocking, hang_polling)])
+@pytest.mark.parametrize(("kind", "wrong"), [(Impatient, hang), (ImpatientBlocking, hang_polling)])
 async def test_a_tool_that_hangs_is_answered_at_its_deadline_and_ends(kind: type[Faulty], wrong: Any) -> None:
     calls = Counter[str]()
 
@@ -193,7 +207,7 @@ async def test_a_tool_that_hangs_is_answered_at_its_deadline_and_ends(kind: type
 async def test_a_tool_that_hangs_outside_of_python_holds_nobody_up() -> None:
     """Its thread cannot be ended; the episodes go on, and the process may end."""
     release = threading.Event()
-    env = type("Env", (Blocking,), {"begun": 0, "wrong": staticmethod(release.wait)})
+    env = type("Env", (ImpatientBlocking,), {"begun": 0, "wrong": staticmethod(release.wait)})
     groups = await collect(collector_of(env))
     count_once(groups, env.begun)
     assert _threads.hung == EPISODES
@@ -202,7 +216,7 @@ async def test_a_tool_that_hangs_outside_of_python_holds_nobody_up() -> None:
 
 async def test_many_hung_calls_are_warned_about() -> None:
     release = threading.Event()
-    env = type("Env", (Blocking,), {"begun": 0, "wrong": staticmethod(release.wait)})
+    env = type("Env", (ImpatientBlocking,), {"begun": 0, "wrong": staticmethod(release.wait)})
     with pytest.warns(RuntimeWarning, match=r"blocking calls hang past their deadlines, and each keeps its thread"):
         await collect(collector_of(env, concurrency=200, group_size=30))
     release.set()
@@ -276,12 +290,13 @@ async def test_an_environment_that_breaks_is_played_anew_or_counted(
 @pytest.mark.parametrize("error", [ConnectionResetError("the database went away"), EnvDefinitionError("no database")])
 async def test_a_constructor_that_breaks_later_fails_an_episode_and_not_the_run(error: Exception) -> None:
     made = Counter[str]()
+    env = type("Env", (Faulty,), {"wrong": staticmethod(lambda: asyncio.sleep(0.001, "fine"))})
 
     def make() -> Faulty:
         made["tries"] += 1
         if made["tries"] in (3, 4):
             raise error
-        return Faulty()
+        return env()
 
     groups = await collect(collector_of(make))
     failed = [t for group in groups for t in group.failed]
