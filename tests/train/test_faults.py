@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -134,3 +136,92 @@ def test_without_room_for_metrics_a_run_stops_and_goes_on_once_there_is_room(beg
     (begun / "filler").unlink()
     run("train", "--resume", begun, *settings, "--set", "train.steps=3")
     assert [line["step"] for line in lines(begun) if line["stage"] == "rl"] == [1, 2, 3]
+
+
+ENVIRONMENT = """
+import asyncio, time
+from pathlib import Path
+from agentrl.env.registry import make
+Letters = type(make({letters!r}))
+resets = 0
+
+class Slow(Letters):
+    async def step(self, action):
+        await asyncio.sleep(0.02)
+        return await super().step(action)
+
+class Hangs(Letters):
+    '''From the fortieth episode on, which is in the first RL step, a step never comes back.'''
+    async def reset(self, **options):
+        global resets
+        resets += 1
+        return await super().reset(**options)
+
+    async def step(self, action):
+        if resets > 40:
+            Path({marker!r}).touch()
+            await self.hang()
+        return await super().step(action)
+
+    async def hang(self):
+        await asyncio.sleep(3600)
+
+class Blocks(Hangs):
+    def step(self, action):
+        if resets > 40:
+            Path({marker!r}).touch()
+            time.sleep(3600)
+        return Letters.step(self, action)
+"""
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> tuple[Path, Path]:
+    """A module of environments, and the file that those that hang make when they do."""
+    path, marker = tmp_path / "faulty.py", tmp_path / "hanging"
+    letters = f"{Path(__file__).with_name('letters.py')}:Letters"
+    path.write_text(ENVIRONMENT.format(letters=letters, marker=str(marker)))
+    return path, marker
+
+
+@pytest.mark.parametrize("kind", ["Hangs", "Blocks"])
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_ctrl_c_ends_a_run_at_once_whose_environment_hangs(
+    environment: tuple[Path, Path], recipe_file: Path, tmp_path: Path, kind: str, ahead: int
+) -> None:
+    module, marker = environment
+    settings = words(*QUICK, f"env.id={module}:{kind}", f"train.max_staleness={ahead}", "rollout.groups_per_step=8")
+    process = subprocess.Popen(
+        command("train", recipe_file, "--out", tmp_path / "run", *settings),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    limit = time.monotonic() + 100
+    while not marker.exists() and time.monotonic() < limit and process.poll() is None:
+        time.sleep(0.05)
+    assert marker.exists()
+    below = psutil.Process(process.pid).children(recursive=True)
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert time.monotonic() - began < 15
+    assert errors == f"stopped; go on with: agentrl train --resume {tmp_path / 'run'}\n"
+    assert not [child for child in below if child.is_running()]
+
+
+@pytest.mark.parametrize(
+    "slow", [("env.id={module}:Slow",), ("learner.epochs=8", "learner.micro_batch_tokens=64")], ids=["env", "learner"]
+)
+def test_whoever_is_slower_every_episode_is_learnt_from_once(
+    environment: tuple[Path, Path], recipe_file: Path, tmp_path: Path, slow: tuple[str, ...]
+) -> None:
+    settings = words(*QUICK, "train.max_staleness=2", *(s.format(module=environment[0]) for s in slow))
+    run("train", recipe_file, "--out", tmp_path / "run", *settings)
+    steps = [line for line in lines(tmp_path / "run") if line["stage"] == "rl"]
+    assert [(line["groups"], line["episodes"]) for line in steps] == [(3, 12)] * 6
+    assert all(line["staleness_max"] <= 2 and line["ahead_groups"] <= 6 for line in steps)
+    trajectories = read_trajectories(tmp_path / "run")
+    assert len({t.seed for t in trajectories}) == len(trajectories) == 72
+    assert not any(t.outcome.failed for t in trajectories)
