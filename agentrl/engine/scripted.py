@@ -142,7 +142,8 @@ class ScriptedEngine:
 
     async def _aborted_while_waiting(self, episode_id: str) -> bool:
         loop = asyncio.get_running_loop()
-        wait = self._waits[episode_id] = loop.create_future()
+        wait: asyncio.Future[bool] = loop.create_future()
+        self._waits[episode_id] = wait
         timer = loop.call_later(self._latency_s, _settle, wait, False)
         try:
             return await wait

@@ -89,6 +89,7 @@ class Threads:
         loop = asyncio.get_running_loop()
         job = _Job(lambda: context.run(function, *args, **kwargs), loop, loop.create_future())
         self._submit(job)
+        self._warn()
         try:
             value, error = await job.future
         except (asyncio.CancelledError, GeneratorExit):
@@ -125,10 +126,9 @@ class Threads:
                     self._start(self._waiting.popleft())
                 else:
                     self._running -= 1
-        self._warn()
 
     def _warn(self) -> None:
-        """Warn of many hung calls, and again whenever there are twice as many."""
+        """Warn of many hung calls, and again whenever there are twice as many. Asked when there is a further call."""
         if self._hung < self._warn_at:
             return
         self._warn_at = 2 * self._hung

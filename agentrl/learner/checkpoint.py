@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 
 from agentrl.errors import DataError
+from agentrl.learner.policy import save_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -48,7 +48,7 @@ def save_checkpoint(
     final, temporary = root / f"step-{step:05d}", root / f".writing-step-{step:05d}"
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        _write_model(model, temporary)
+        save_model(model, temporary)
         save_tokenizer(temporary)
         _write_state({**state, "random": _random_state()}, temporary / _STATE)
         (temporary / _FACTS).write_text(json.dumps({**facts, "step": step}, indent=2))
@@ -92,13 +92,6 @@ def keep_latest(root: Path, count: int) -> None:
     """Delete all but the first checkpoint (the start of RL, its reference) and the `count` latest."""
     for folder in _in_order(root)[1:-count]:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _write_model(model: PreTrainedModel, folder: Path) -> None:
-    try:
-        model.save_pretrained(folder)
-    except SafetensorError as error:
-        raise OSError(str(error)) from error
 
 
 def _write_state(state: Mapping[str, object], path: Path) -> None:

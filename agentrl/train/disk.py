@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from safetensors import SafetensorError
-
 from agentrl.errors import RunStoppedError
 
 
@@ -26,15 +24,15 @@ def needed(path: Path, run: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise RunStoppedError(
             f"{unwritten(path, error)}. Make room, then go on with: agentrl train --resume {run}"
         ) from error
 
 
-def unwritten(path: Path, error: Exception) -> str:
+def unwritten(path: Path, error: OSError) -> str:
     """Which file could not be written, why, and how much is free where it was to stand."""
-    reason = (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())[:200]
+    reason = error.strerror or " ".join(str(error).split())[:200]
     return f"{path} could not be written ({reason}; {_free(path)} free there)"
 
 

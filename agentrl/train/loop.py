@@ -42,6 +42,7 @@ from agentrl.rollout.metrics import rollout_metrics
 from agentrl.rollout.settings import RolloutSettings
 from agentrl.seeds import derive_seed
 from agentrl.train.build import find_device, load_teacher, make_engine, make_env, make_renderer, policy_folder
+from agentrl.train.children import descendants, end_descendants
 from agentrl.train.disk import needed
 from agentrl.train.display import Display
 from agentrl.train.metrics import env_metrics
@@ -90,6 +91,7 @@ async def train(recipe: Recipe, folder: Path, *, display: Display) -> RunSummary
     checkpoint = latest_checkpoint(folder / "checkpoints")
     state, facts = load_state(checkpoint) if checkpoint else ({}, {})
     async with AsyncExitStack() as stack:
+        stack.callback(end_descendants, descendants())
         run = Run(folder, after=facts.get("step"), note=display.note)
         stack.callback(run.close)
         stack.callback(run.write_summary, recipe)

@@ -13,7 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from agentrl.learner.checkpoint import save_checkpoint
 from agentrl.rollout.records import read_trajectories
 from tests.train.runs import command, lines, run, wait_for_step, weights
 
@@ -90,22 +92,32 @@ def test_without_room_for_trajectories_a_run_goes_on_and_counts_them(begun: Path
 def test_without_room_for_a_checkpoint_a_run_stops_and_ends_the_same_once_there_is_room(
     begun: Path, recipe_file: Path, small_disk: Mount, tmp_path: Path
 ) -> None:
-    settings = words(*QUICK, "train.steps=4", "train.checkpoint_every=2")
+    settings = words(*QUICK, "train.steps=3", "train.checkpoint_every=2")
     run("train", recipe_file, "--out", tmp_path / "whole", *settings)
     checkpoints = begun / "checkpoints"
-    begin, later = (size_of(tmp_path / "whole/checkpoints" / name) for name in ("step-00000", "step-00004"))
-    for share in (0.6, 0.15):  # the optimiser's state does not fit, the model does not fit
-        small_disk(checkpoints, str(begin + int(share * later)))
-        done = run("train", "--resume", begun, *settings, code=1)
-        assert len(done.stderr.splitlines()) == 1, done.stderr
-        assert f"error: {checkpoints / 'step-00002'} could not be written (" in done.stderr
-        assert "MB free there)" in done.stderr
-        assert f"go on with: agentrl train --resume {begun}" in done.stderr
-        assert [folder.name for folder in checkpoints.iterdir()] == ["step-00000"]
+    begin, later = (size_of(tmp_path / "whole/checkpoints" / name) for name in ("step-00000", "step-00003"))
+    small_disk(checkpoints, str(begin + int(0.6 * later)))  # the optimiser's state does not fit
+    done = run("train", "--resume", begun, *settings, code=1)
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert f"error: {checkpoints / 'step-00002'} could not be written (" in done.stderr
+    assert "MB free there)" in done.stderr
+    assert f"go on with: agentrl train --resume {begun}" in done.stderr
+    assert [folder.name for folder in checkpoints.iterdir()] == ["step-00000"]
     small_disk(checkpoints, "64m")
     run("train", "--resume", begun, *settings)
-    ours, theirs = weights(checkpoints / "step-00004"), weights(tmp_path / "whole/checkpoints/step-00004")
+    ours, theirs = weights(checkpoints / "step-00003"), weights(tmp_path / "whole/checkpoints/step-00003")
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize("size", ["64k", "300k"], ids=["the model does not fit", "the state does not fit"])
+def test_a_checkpoint_that_does_not_fit_leaves_nothing(small_disk: Mount, tmp_path: Path, size: str) -> None:
+    sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "vocab_size": 300, "head_dim": 16}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
+    model = Qwen3ForCausalLM(Qwen3Config(**sizes, **heads))
+    small_disk(tmp_path / "checkpoints", size)
+    with pytest.raises(OSError, match=r"."):
+        save_checkpoint(tmp_path / "checkpoints", 1, model, lambda folder: None, {"x": torch.zeros(200_000)}, {})
+    assert not list((tmp_path / "checkpoints").iterdir())
 
 
 def test_without_room_for_metrics_a_run_stops_and_goes_on_once_there_is_room(begun: Path, small_disk: Mount) -> None:
@@ -139,7 +151,7 @@ def test_without_room_for_metrics_a_run_stops_and_goes_on_once_there_is_room(beg
 
 
 ENVIRONMENT = """
-import asyncio, time
+import asyncio, subprocess, time
 from pathlib import Path
 from agentrl.env.registry import make
 Letters = type(make({letters!r}))
@@ -151,14 +163,14 @@ class Slow(Letters):
         return await super().step(action)
 
 class Hangs(Letters):
-    '''From the fortieth episode on, which is in the first RL step, a step never comes back.'''
+    '''From the three hundredth episode on, which is in the first RL steps, a step never comes back.'''
     async def reset(self, **options):
         global resets
         resets += 1
         return await super().reset(**options)
 
     async def step(self, action):
-        if resets > 40:
+        if resets > 300:
             Path({marker!r}).touch()
             await self.hang()
         return await super().step(action)
@@ -168,9 +180,16 @@ class Hangs(Letters):
 
 class Blocks(Hangs):
     def step(self, action):
-        if resets > 40:
+        if resets > 300:
             Path({marker!r}).touch()
             time.sleep(3600)
+        return Letters.step(self, action)
+
+class Processes(Hangs):
+    def step(self, action):
+        if resets > 300:
+            Path({marker!r}).touch()
+            subprocess.run(["sh", "-c", "sleep 3600; true"])
         return Letters.step(self, action)
 """
 
@@ -184,8 +203,7 @@ def environment(tmp_path: Path) -> tuple[Path, Path]:
     return path, marker
 
 
-@pytest.mark.parametrize("kind", ["Hangs", "Blocks"])
-@pytest.mark.parametrize("ahead", [0, 1])
+@pytest.mark.parametrize(("kind", "ahead"), [("Hangs", 0), ("Blocks", 0), ("Hangs", 1), ("Processes", 1)])
 def test_ctrl_c_ends_a_run_at_once_whose_environment_hangs(
     environment: tuple[Path, Path], recipe_file: Path, tmp_path: Path, kind: str, ahead: int
 ) -> None:
@@ -201,14 +219,16 @@ def test_ctrl_c_ends_a_run_at_once_whose_environment_hangs(
     while not marker.exists() and time.monotonic() < limit and process.poll() is None:
         time.sleep(0.05)
     assert marker.exists()
+    time.sleep(0.2)
     below = psutil.Process(process.pid).children(recursive=True)
+    assert len(below) >= (2 if kind == "Processes" else 0)
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert time.monotonic() - began < 15
     assert errors == f"stopped; go on with: agentrl train --resume {tmp_path / 'run'}\n"
-    assert not [child for child in below if child.is_running()]
+    assert not psutil.wait_procs(below, timeout=2)[1]
 
 
 @pytest.mark.parametrize(
