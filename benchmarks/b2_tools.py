@@ -15,6 +15,7 @@ from report import Row, arguments, repeat, show
 from tool_episodes import TURNS, Tools, play_all
 
 from agentrl import tool
+from agentrl.rollout.garbage import quiet_garbage
 
 TOOL_S = 0.05
 EPISODES = 64
@@ -60,4 +61,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with quiet_garbage():  # as in training
+        main()

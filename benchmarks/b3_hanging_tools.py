@@ -18,6 +18,7 @@ from tool_episodes import TURNS, Tools, play_all
 
 from agentrl import tool
 from agentrl.env.calling import hung_calls
+from agentrl.rollout.garbage import quiet_garbage
 
 TOOL_S, DEADLINE_S = 0.05, 0.5
 EPISODES = 64
@@ -89,4 +90,5 @@ def _play(env: type[Hanging], drawn: list[list[bool]]) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    with quiet_garbage():  # as in training
+        main()

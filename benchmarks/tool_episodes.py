@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import cache
 
 from agentrl import AssistantMessage, Task, ToolCall, ToolEnv, reward
 from agentrl.engine.scripted import ScriptedEngine, canned
@@ -31,13 +32,24 @@ class Tools(ToolEnv):
         return 1.0
 
 
+@cache
+def pool_of(env: type[Tools]) -> EnvPool:
+    """Environments are made once, as in a run."""
+    return EnvPool(env)
+
+
 def play_all(env: type[Tools], episodes: int) -> tuple[float, list[Trajectory]]:
     """Play them all at once: seconds, and a trajectory for each."""
     jobs = [Job(Task("go"), f"g{i}", i) for i in range(episodes)]
     settings = RolloutSettings(concurrency=episodes, max_tokens_per_episode=100_000)
-    call = play(jobs, make_env=EnvPool(env), engine=ENGINE, renderer=RENDERER, settings=settings)
+    trajectories: list[Trajectory] = []
+
+    async def played() -> None:
+        done = await play(jobs, make_env=pool_of(env), engine=ENGINE, renderer=RENDERER, settings=settings)
+        trajectories.extend(each.trajectory for each in done)
+
     began = time.perf_counter()
-    trajectories = [played.trajectory for played in asyncio.run(call)]
+    asyncio.run(played())
     spent = time.perf_counter() - began
     assert [t.group_id for t in trajectories] == [job.group_id for job in jobs]
     assert all(t.reward == 1.0 and len(t.turns) == TURNS for t in trajectories)
