@@ -27,7 +27,7 @@ DEV_TORCH := $(TORCH)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart setup setup-dev parity-setup check test test-slow bench bench-presets bench-credit docs-tables clean
+.PHONY: help quickstart setup setup-dev parity-setup check test test-slow bench bench-presets bench-credit bench-soak bench-tools bench-hanging docs-tables clean
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -57,6 +57,15 @@ bench: setup-dev
 	@for script in benchmarks/b*.py; do \
 	  if [ -e "$$script" ]; then echo "== $$script"; $(BIN)/python "$$script" || exit 1; fi; \
 	done
+
+bench-soak: setup-dev
+	@$(BIN)/python benchmarks/soak_rollout.py
+
+bench-tools: setup-dev parity-setup
+	@$(BIN)/python benchmarks/b2_tools.py
+
+bench-hanging: setup-dev
+	@$(BIN)/python benchmarks/b3_hanging_tools.py
 
 bench-presets: setup-dev
 	@$(BIN)/python benchmarks/presets.py

@@ -125,14 +125,16 @@ class Trajectory:
     task_id: str
     group_id: str
     seed: int
-    segments: tuple[Segment, ...]
-    turns: tuple[Turn, ...]
+    segments: tuple[Segment, ...] = field(repr=False)  # printing arrays takes milliseconds
+    turns: tuple[Turn, ...] = field(repr=False)
     outcome: Outcome
     reward: float | None
     reward_kinds: Mapping[str, RewardKind] = field(default_factory=dict)  # of every name in the turns' rewards
     metrics: Mapping[str, float] = field(default_factory=dict)
     error: str | None = None
-    messages: tuple[Mapping[str, Any], ...] = ()  # the view for people, as `messages.dump` writes it
+    messages: tuple[Mapping[str, Any], ...] = field(
+        default=(), repr=False
+    )  # the view for people, as `messages.dump` writes it
 
     def __post_init__(self) -> None:
         if (self.reward is None) != self.outcome.failed:

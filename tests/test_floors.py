@@ -79,6 +79,7 @@ OUTSIDE = [
     ("agentrl.rollout.*", "numpy pyarrow"),
     ("agentrl.learner.*", "numpy torch transformers safetensors"),
     ("agentrl.train.plot", "matplotlib"),
+    ("agentrl.train.board", "tensorboard"),
     ("agentrl.train.*", "numpy torch rich"),
     ("agentrl.evaluate.*", "numpy pydantic rich"),
     ("agentrl.config.*", "pydantic tomli_w"),

@@ -6,6 +6,7 @@ SIGTERM. Errors that nobody foresaw keep their traceback.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -15,6 +16,8 @@ from types import FrameType
 from agentrl.cli.output import check_target
 from agentrl.cli.parser import make_parser
 from agentrl.errors import BoundaryError, RunStoppedError, SyncError, UserError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk, or the user's share of it
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,9 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit is quiet as well
         return 141
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno not in _FULL:
             raise
-        return _fail(f"{error.filename}: {error.strerror}", 1)
+        return _fail(f"{error.filename or 'a file could not be written'}: {error.strerror}", 1)
     finally:
         signal.signal(signal.SIGTERM, before)
 

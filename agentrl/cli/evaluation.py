@@ -26,6 +26,7 @@ from agentrl.evaluate.evaluate import Progress, evaluate
 from agentrl.evaluate.report import print_report
 from agentrl.evaluate.result import SuiteResult
 from agentrl.evaluate.suite import Scenario, Suite, load_suite
+from agentrl.rollout.garbage import quiet_garbage
 from agentrl.rollout.records import write_trajectories
 from agentrl.rollout.settings import RolloutSettings
 from agentrl.train.display import Display, make_display
@@ -51,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
             )
         suite = with_room(suite, settings.max_context)
     player = load_player(arguments.policy, settings, seed=arguments.seed, parser=arguments.parser)
-    with make_display(sys.stderr) as display:
+    with make_display(sys.stderr) as display, quiet_garbage():
         result = asyncio.run(_evaluate(suite, player, settings, arguments, display))
     if arguments.out is not None:
         _save(result, arguments.out)

@@ -27,7 +27,8 @@ def run(arguments: argparse.Namespace) -> int:
     if importlib.util.find_spec("torch") is None:
         raise MissingDependencyError("training needs torch, which is not installed: pip install 'agentrl[train]'")
     from agentrl.train.build import find_device
-    from agentrl.train.run import new_folder, write_whole
+    from agentrl.train.disk import write_whole
+    from agentrl.train.run import new_folder
 
     find_device(recipe.launch)
     folder = arguments.resume or new_folder(recipe)
@@ -37,7 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
         write_whole(folder / "config.toml", dump_recipe(recipe))
     except OSError as error:
         raise ConfigError(
-            f"the run folder {folder} cannot be written ({error.strerror}): give another --out"
+            f"the run folder {folder} cannot be written ({error.strerror}): "
+            + ("make room there" if arguments.resume else "give another --out")
         ) from error
     try:
         _train(recipe, folder, arguments.json)
@@ -86,7 +88,13 @@ def _train(recipe: Recipe, folder: Path, json: str | None) -> None:
 
 def _draw(folder: Path, json: str | None) -> None:
     """Leave the learning curve beside the records, where matplotlib is there to draw it."""
+    from agentrl.train.disk import unwritten
     from agentrl.train.plot import plot_run
 
     if importlib.util.find_spec("matplotlib") is not None and json != STDOUT:
-        print(f"learning curve: {plot_run(folder, folder / 'learning_curve.png')}")
+        picture = folder / "learning_curve.png"
+        try:
+            print(f"learning curve: {plot_run(folder, picture)}")
+        except OSError as error:  # the run is done and whole without it
+            picture.unlink(missing_ok=True)
+            print(unwritten(picture, error), file=sys.stderr)

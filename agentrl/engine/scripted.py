@@ -91,7 +91,7 @@ class ScriptedEngine:
         self._script = script
         self._max_context = max_context
         self._latency_s = latency_s
-        self._aborts: dict[str, asyncio.Event] = {}
+        self._waits: dict[str, asyncio.Future[bool]] = {}  # false: the latency is over; true: aborted
 
     @property
     def version(self) -> int:
@@ -114,21 +114,21 @@ class ScriptedEngine:
             raise EngineFailure(
                 f"a scripted engine plays scenes, got context {type(scene).__name__}: use rollout's play"
             )
-        if self._latency_s and await self._aborted_while_waiting(request.episode_id):
-            return _completion(np.empty(0, np.int64), "abort")
         said = await self._script(scene)
         message = AssistantMessage(content=said) if isinstance(said, str) else said
         token_ids = scene.renderer.encode_action(message)
+        if self._latency_s and await self._aborted_while_waiting(request.episode_id):
+            return _completion(np.empty(0, np.int64), "abort")
         if len(token_ids) > request.sampling.max_tokens:
             return _completion(token_ids[: request.sampling.max_tokens], "length")
         return _completion(token_ids, "stop")
 
     async def abort(self, episode_id: str) -> None:
-        if episode_id in self._aborts:
-            self._aborts[episode_id].set()
+        if episode_id in self._waits:
+            _settle(self._waits[episode_id], True)
 
     def release(self, episode_id: str) -> None:
-        self._aborts.pop(episode_id, None)
+        self._waits.pop(episode_id, None)
 
     async def update_weights(self, source: WeightSource, version: int) -> None:
         raise EngineFailure("a scripted engine has no weights to update: train with engine.kind = 'hf' or 'vllm'")
@@ -137,17 +137,23 @@ class ScriptedEngine:
         return {}
 
     async def close(self) -> None:
-        for event in self._aborts.values():
-            event.set()
+        for wait in self._waits.values():
+            _settle(wait, True)
 
     async def _aborted_while_waiting(self, episode_id: str) -> bool:
-        event = self._aborts[episode_id] = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        wait: asyncio.Future[bool] = loop.create_future()
+        self._waits[episode_id] = wait
+        timer = loop.call_later(self._latency_s, _settle, wait, False)
         try:
-            async with asyncio.timeout(self._latency_s):
-                await event.wait()
-        except TimeoutError:
-            return False
-        return True
+            return await wait
+        finally:
+            timer.cancel()
+
+
+def _settle(wait: asyncio.Future[bool], aborted: bool) -> None:
+    if not wait.done():
+        wait.set_result(aborted)
 
 
 async def _said(scene: Scene, method: Callable[..., Any], *args: Any) -> AssistantMessage:

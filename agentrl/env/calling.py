@@ -28,6 +28,11 @@ async def invoke(method: Callable[..., T | Awaitable[T]], /, *args: Any, **kwarg
     return await settle(await _threads.run(method, *args, **kwargs))
 
 
+def hung_calls() -> int:
+    """Blocking calls that nobody waits for any more and that have not ended: each has a thread."""
+    return _threads.hung
+
+
 async def settle(value: T | Awaitable[T]) -> T:
     """The value itself, awaited first if it is awaitable."""
     if inspect.isawaitable(value):

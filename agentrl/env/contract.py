@@ -44,7 +44,7 @@ def checked_step(env: Env, result: object) -> tuple[StepResult, Mapping[str, flo
         raise EnvFailure(
             f"step must return StepResult(observation, reward, terminated, truncated, info), got {_shown(result)}"
         )
-    step = StepResult(*result)
+    step = result if type(result) is StepResult else StepResult(*result)
     _want_messages("step", step.observation)
     _want_info("step", step.info)
     if not isinstance(step.terminated, bool) or not isinstance(step.truncated, bool):
@@ -56,46 +56,55 @@ def checked_step(env: Env, result: object) -> tuple[StepResult, Mapping[str, flo
     return step, parts
 
 
-def checked_parts(env: Env, where: str, parts: object) -> Mapping[str, float]:
+def checked_parts(env: Env, where: str, parts: Any) -> Mapping[str, float]:
     """The parts of a reward.
 
     Raises:
         EnvFailure: they are no mapping, or `reward_kinds` does not name one.
         VerifierFailure: a part is not a finite number.
     """
-    if not isinstance(parts, Mapping):
+    if not _is_mapping(parts):
         raise EnvFailure(f"{where} must give reward parts as a mapping, got {_shown(parts)}")
+    kinds = env.reward_kinds
     for name, value in parts.items():
         if not _is_number(value) or not math.isfinite(value):
             raise VerifierFailure(f"{where} gave the reward part {name!r} as {value!r}: a finite number is wanted")
-        if name not in env.reward_kinds:
+        if name not in kinds:
             raise EnvFailure(
                 f"{where} gave the reward part {name!r}, which {type(env).__name__}.reward_kinds does not name; "
-                f"it names {', '.join(env.reward_kinds) or 'none'}"
+                f"it names {', '.join(kinds) or 'none'}"
             )
-    return parts
+    checked: Mapping[str, float] = parts
+    return checked
 
 
-def _want_messages(where: str, observation: object) -> None:
-    if isinstance(observation, str) or not isinstance(observation, Sequence):
+def _want_messages(where: str, observation: Any) -> None:
+    if not _is_sequence(observation):
         raise EnvFailure(f"{where} must give the new messages as a sequence, got {_shown(observation)}")
-    wrong = [message for message in observation if not isinstance(message, _MESSAGES)]
-    if wrong:
-        raise EnvFailure(f"{where} must give messages (UserMessage, ToolMessage, ...), got {_shown(wrong[0])}")
+    for message in observation:
+        if not isinstance(message, _MESSAGES):
+            raise EnvFailure(f"{where} must give messages (UserMessage, ToolMessage, ...), got {_shown(message)}")
 
 
-def _want_info(where: str, info: object) -> None:
-    if not isinstance(info, Mapping):
+def _want_info(where: str, info: Any) -> None:
+    if not _is_mapping(info):
         raise EnvFailure(f"{where} must give info as a mapping, got {_shown(info)}")
     if not isinstance(info.get("state_id"), str | None):
         raise EnvFailure(f"{where}'s info['state_id'] must be a text or None, got {_shown(info['state_id'])}")
     metrics = info.get("metrics", {})
-    if not isinstance(metrics, Mapping) or not all(_is_number(value) for value in metrics.values()):
+    if not _is_mapping(metrics) or not all(map(_is_number, metrics.values())):
         raise EnvFailure(f"{where}'s info['metrics'] must map names to numbers, got {_shown(metrics)}")
-
     tools = info.get("tools", ())
-    if not isinstance(tools, Sequence) or not all(isinstance(use, ToolUse) for use in tools):
+    if not _is_sequence(tools) or not all(isinstance(use, ToolUse) for use in tools):
         raise EnvFailure(f"{where}'s info['tools'] must be a sequence of ToolUse, got {_shown(tools)}")
+
+
+def _is_mapping(value: object) -> bool:
+    return type(value) is dict or isinstance(value, Mapping)  # the abstract class is slow to ask
+
+
+def _is_sequence(value: object) -> bool:
+    return type(value) in (tuple, list) or (isinstance(value, Sequence) and not isinstance(value, str))
 
 
 def _is_number(value: object) -> bool:

@@ -37,7 +37,7 @@ class RewardPart:
 
 
 def reward(kind: RewardKind, weight: float = 1.0) -> Callable[[F], F]:
-    """Mark a method as a reward part; it may be `def` (called in place: keep it quick) or `async def`.
+    """Mark a method as a reward part; it may be `async def`, or `def`: that runs in a thread, which costs a little.
 
     Args:
         kind: "outcome": `(self, task, episode) -> float`, asked once, when the episode has ended.

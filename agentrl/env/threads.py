@@ -1,9 +1,10 @@
 """Threads for blocking code that may never come back.
 
 What comes in: a plain function. What goes out: its result, awaited without blocking the event loop. A call that nobody
-waits for any more (deadline, cancellation) cannot be stopped, but it no longer counts: its place is free at once, so
-hung calls never keep others waiting. The threads are daemons, so a hung call does not keep the process alive either.
-Knows nothing of tools and deadlines.
+waits for any more (deadline, cancellation) no longer counts: its place is free at once, so hung calls never keep others
+waiting. `Abandoned` is raised in it, which ends a loop that polls or retries. It cannot end a call that hangs outside
+of Python (a read without a time-out, a lock): that one keeps its thread, and many of them are warned about. The threads
+are daemons, so a hung call does not keep the process alive either. Knows nothing of tools and deadlines.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import ctypes
 import os
 import threading
+import warnings
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +26,13 @@ from typing import Any, ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_MANY = 100  # hung calls that are warned about
+
 Outcome = tuple[Any, BaseException | None]  # a call's value, or what it raised
+
+
+class Abandoned(BaseException):
+    """Raised in a call that nobody waits for any more."""
 
 
 class _State(Enum):
@@ -39,6 +48,7 @@ class _Job:
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Outcome]
     state: _State = _State.WAITING
+    thread: int = 0  # its identity, while the call runs
 
     def run(self) -> Outcome:
         try:
@@ -68,6 +78,8 @@ class Threads:
         """Begin with no threads; after a fork the parent's do not exist in the child."""
         self._lock = threading.Lock()
         self._running = 0  # calls that somebody waits for; abandoned ones do not count
+        self._hung = 0  # abandoned calls that have not ended
+        self._warn_at = _MANY
         self._waiting: deque[_Job] = deque()
         self._idle: list[SimpleQueue[_Job]] = []
 
@@ -77,6 +89,7 @@ class Threads:
         loop = asyncio.get_running_loop()
         job = _Job(lambda: context.run(function, *args, **kwargs), loop, loop.create_future())
         self._submit(job)
+        self._warn()
         try:
             value, error = await job.future
         except (asyncio.CancelledError, GeneratorExit):
@@ -86,6 +99,11 @@ class Threads:
             raise error
         result: T = value
         return result
+
+    @property
+    def hung(self) -> int:
+        """Calls that nobody waits for and that have not ended, each with a thread of its own."""
+        return self._hung
 
     def _submit(self, job: _Job) -> None:
         with self._lock:
@@ -101,10 +119,25 @@ class Threads:
                 self._waiting.remove(job)
             elif job.state is _State.RUNNING:
                 job.state = _State.ABANDONED
+                self._hung += 1
+                if job.thread:
+                    _raise_in(job.thread, Abandoned)
                 if self._waiting:
                     self._start(self._waiting.popleft())
                 else:
                     self._running -= 1
+
+    def _warn(self) -> None:
+        """Warn of many hung calls, and again whenever there are twice as many. Asked when there is a further call."""
+        if self._hung < self._warn_at:
+            return
+        self._warn_at = 2 * self._hung
+        warnings.warn(
+            f"{self._hung} blocking calls hang past their deadlines, and each keeps its thread: give what they wait "
+            "for a time-out of its own, or write the tool as `async def`",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
     def _start(self, job: _Job) -> None:
         """Give the job to an idle thread or to a new one. The lock is held."""
@@ -118,18 +151,31 @@ class Threads:
 
     def _work(self, inbox: SimpleQueue[_Job]) -> None:
         """A thread's life: one call after another, until one is abandoned."""
-        while True:
-            job = inbox.get()
-            outcome = job.run()
-            if not self._finish(job, inbox):
-                return
-            job.settle(outcome)
-            del job, outcome  # while idle, keep nothing of the last call alive
+        with contextlib.suppress(Abandoned):  # raised when the call had just ended
+            while True:
+                job = inbox.get()
+                if not self._begin(job):
+                    return
+                outcome = job.run()
+                if not self._finish(job, inbox):
+                    return
+                job.settle(outcome)
+                del job, outcome  # while idle, keep nothing of the last call alive
+
+    def _begin(self, job: _Job) -> bool:
+        """From now on the call can be asked to end; False if nobody waits for it by now."""
+        with self._lock:
+            if job.state is _State.ABANDONED:
+                self._hung -= 1
+                return False
+            job.thread = threading.get_ident()
+            return True
 
     def _finish(self, job: _Job, inbox: SimpleQueue[_Job]) -> bool:
         """Free the job's place; False if it was given away already."""
         with self._lock:
             if job.state is _State.ABANDONED:
+                self._hung -= 1
                 return False
             job.state = _State.DONE
             if self._waiting:
@@ -140,3 +186,8 @@ class Threads:
                 self._running -= 1
                 self._idle.append(inbox)
             return True
+
+
+def _raise_in(thread: int, error: type[BaseException]) -> None:
+    """Have `error` raised in another thread, as soon as it runs Python code."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(error))

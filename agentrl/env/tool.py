@@ -13,7 +13,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MethodType
 from typing import Any, TypeVar, overload
@@ -130,16 +130,17 @@ class Tool:
             AgentRLError: the function raised one (ToolFailure, SandboxFailure, ...): the fault is not the model's.
         """
         began = time.perf_counter()
-        result = await self._call(arguments)
-        return replace(result, seconds=time.perf_counter() - began)
+        content, error = await self._call(arguments)
+        return ToolResult(content, error, time.perf_counter() - began)
 
-    async def _call(self, arguments: Mapping[str, Any]) -> ToolResult:
+    async def _call(self, arguments: Mapping[str, Any]) -> tuple[str, str | None]:
+        """The answer's text, and the kind of error."""
         deadline = asyncio.timeout(self.deadline_s)
         try:
             named = self.arguments.validate(arguments)
             async with deadline:
                 value = await invoke(self.function, **named)
-            return ToolResult(shorten(as_text(value), self.max_result_chars))
+            return as_text(value, self.max_result_chars), None
         except AgentRLError:
             raise
         except BadArguments as error:
@@ -153,8 +154,8 @@ class Tool:
                 return self._failed("timeout", f"{self.name} did not answer within {self.deadline_s:g} s")
             return self._failed("exception", _describe(error))
 
-    def _failed(self, kind: str, message: str) -> ToolResult:
-        return ToolResult(shorten(clean(f"Error: {message}"), self.max_result_chars), kind)
+    def _failed(self, kind: str, message: str) -> tuple[str, str]:
+        return shorten(clean(f"Error: {message}"), self.max_result_chars), kind
 
 
 @dataclass(frozen=True, slots=True)

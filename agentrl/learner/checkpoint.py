@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from agentrl.errors import DataError
+from agentrl.learner.policy import save_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -40,17 +41,23 @@ def save_checkpoint(
         save_tokenizer: writes the policy's tokenizer into a folder.
         state: tensors and numbers for `torch.save` (optimiser, schedule).
         facts: JSON values that the next run needs (stage, step, summary so far).
+
+    Raises:
+        OSError: it could not be written; nothing of it is left.
     """
     final, temporary = root / f"step-{step:05d}", root / f".writing-step-{step:05d}"
     shutil.rmtree(temporary, ignore_errors=True)
-    model.save_pretrained(temporary)
-    save_tokenizer(temporary)
-    torch.save({**state, "random": _random_state()}, temporary / _STATE)
-    (temporary / _FACTS).write_text(json.dumps({**facts, "step": step}, indent=2))
-    for file in temporary.iterdir():
-        _flush(file)
-    shutil.rmtree(final, ignore_errors=True)
-    os.rename(temporary, final)
+    try:
+        save_model(model, temporary)
+        save_tokenizer(temporary)
+        _write_state({**state, "random": _random_state()}, temporary / _STATE)
+        (temporary / _FACTS).write_text(json.dumps({**facts, "step": step}, indent=2))
+        for file in temporary.iterdir():
+            _flush(file)
+        shutil.rmtree(final, ignore_errors=True)
+        os.rename(temporary, final)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     _flush(root)
     return final
 
@@ -85,6 +92,13 @@ def keep_latest(root: Path, count: int) -> None:
     """Delete all but the first checkpoint (the start of RL, its reference) and the `count` latest."""
     for folder in _in_order(root)[1:-count]:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write_state(state: Mapping[str, object], path: Path) -> None:
+    try:
+        torch.save(state, path)
+    except RuntimeError as error:  # how torch's own writer says that the disk is full
+        raise OSError(str(error)) from error
 
 
 def _in_order(root: Path) -> list[Path]:

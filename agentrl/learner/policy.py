@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors import SafetensorError
 
 from agentrl.errors import DataError
 from agentrl.learner.predictions import check_head
@@ -80,5 +81,17 @@ def make_tiny(settings: TinySettings, tokenizer_folder: Path, folder: Path, *, s
         torch.manual_seed(seed)
         model = Qwen3ForCausalLM(config)
     model.generation_config.do_sample = True
-    model.save_pretrained(folder)
+    save_model(model, Path(folder))
     tokenizer.save_pretrained(folder)
+
+
+def save_model(model: PreTrainedModel, folder: Path) -> None:
+    """Write a model's folder.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    try:
+        model.save_pretrained(folder)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error

@@ -198,9 +198,7 @@ class Collector:
         trajectories = [each.trajectory for each in played]
         greedy = trajectories.pop() if jobs.greedy is not None else None
         failed = tuple(t for each in played for t in each.failed)
-        me = asyncio.current_task()
-        assert me is not None
-        del self._running[me]
+        del self._running[_this_task()]  # now, not when the loop turns: a group is never both running and ready
         self._judge(order, Group(jobs.group_id, jobs.sampled[0].task.id, tuple(trajectories), greedy, failed))
 
     async def _episode(self, job: Job) -> Played:
@@ -265,3 +263,9 @@ class Collector:
             task.cancel()
         await asyncio.wait(running)
         self._cancelling = False
+
+
+def _this_task() -> asyncio.Task[None]:
+    task = asyncio.current_task()
+    assert task is not None
+    return task

@@ -24,21 +24,27 @@ class EnvPool:
     def __init__(self, make_env: Callable[[], Env]) -> None:
         self._make_env = make_env
         self._free: list[Env] = []
+        self._made = False  # whether one could be made; after that, what fails is not the user's to mend
 
     def take(self) -> Env:
         """A free environment, or a new one.
 
         Raises:
             EnvFailure: it could not be made.
+            UserError: not even the first one could be made.
         """
         if self._free:
             return self._free.pop()
         try:
-            return self._make_env()
-        except (BoundaryError, UserError):
+            env = self._make_env()
+        except BoundaryError:
             raise
         except Exception as error:
+            if isinstance(error, UserError) and not self._made:
+                raise
             raise EnvFailure(f"the environment could not be made: {type(error).__name__}: {error}") from error
+        self._made = True
+        return env
 
     async def give(self, env: Env, *, healthy: bool) -> None:
         if healthy:

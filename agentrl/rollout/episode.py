@@ -36,6 +36,7 @@ from agentrl.render.chat import Chat
 from agentrl.render.renderer import Renderer
 from agentrl.rollout.recorder import Recorder
 from agentrl.rollout.settings import RolloutSettings
+from agentrl.rollout.turnstile import Turnstile
 from agentrl.seeds import derive_seed
 from agentrl.trajectory import Completion, Outcome, Trajectory
 
@@ -66,10 +67,21 @@ class _End(NamedTuple):
 
 
 async def run_episode(
-    job: Job, env: Env, engine: Engine, renderer: Renderer, settings: RolloutSettings, *, episode_id: str
+    job: Job,
+    env: Env,
+    engine: Engine,
+    renderer: Renderer,
+    settings: RolloutSettings,
+    *,
+    episode_id: str,
+    turnstile: Turnstile | None = None,
 ) -> Trajectory:
-    """Play `job` to its end and return its trajectory, whatever happens."""
-    episode = _Episode(job, env, engine, renderer, settings, episode_id)
+    """Play `job` to its end and return its trajectory, whatever happens.
+
+    Args:
+        turnstile: shared by the episodes that are played at once.
+    """
+    episode = _Episode(job, env, engine, renderer, settings, episode_id, turnstile or Turnstile())
     try:
         end = await episode.play()
     except BoundaryError as error:
@@ -83,10 +95,17 @@ class _Episode:
     """The state of one running episode."""
 
     def __init__(
-        self, job: Job, env: Env, engine: Engine, renderer: Renderer, settings: RolloutSettings, episode_id: str
+        self,
+        job: Job,
+        env: Env,
+        engine: Engine,
+        renderer: Renderer,
+        settings: RolloutSettings,
+        episode_id: str,
+        turnstile: Turnstile,
     ) -> None:
         self.job, self.env, self.engine, self.renderer, self.settings = job, env, engine, renderer, settings
-        self.episode_id = episode_id
+        self.episode_id, self.turnstile = episode_id, turnstile
         self.stream = Recorder()
         self.messages: list[Message] = []
         self.chat: Chat
@@ -200,7 +219,7 @@ class _Episode:
         limit = asyncio.timeout(self.settings.turn_deadline_s)
         try:
             async with limit:
-                return await call
+                value = await call
         except (BoundaryError, UserError):
             raise
         except TimeoutError as error:
@@ -214,6 +233,8 @@ class _Episode:
             raise failure(f"{verb} of {type(self.env).__name__} cancelled itself") from error
         except (Exception, SystemExit) as error:
             raise failure(f"{verb} of {type(self.env).__name__}: {type(error).__name__}: {error}") from error
+        await self.turnstile()
+        return value
 
     def seal(self, end: _End) -> Trajectory:
         turns = tuple(self.stream.turns)

@@ -22,6 +22,7 @@ from agentrl.rollout.episode import Job, failed_trajectory, run_episode
 from agentrl.rollout.failures import backoff_s, retries
 from agentrl.rollout.pool import run_pool
 from agentrl.rollout.settings import RolloutSettings
+from agentrl.rollout.turnstile import Turnstile
 from agentrl.seeds import derive_seed
 from agentrl.trajectory import Outcome, Trajectory
 
@@ -56,6 +57,7 @@ class Player:
     ) -> None:
         self._envs, self._engine, self._renderer, self._settings = envs, engine, renderer, settings
         self._recover, self._on_attempt = recover, on_attempt
+        self._turnstile = Turnstile()
 
     async def play(self, job: Job) -> Played:
         """Play `job`, and again while it fails and its kind of failure has retries left."""
@@ -74,15 +76,21 @@ class Player:
                 await self._recover()
 
     async def _attempt(self, job: Job) -> Trajectory:
+        await self._turnstile()
         try:
             env = self._envs.take()
         except BoundaryError as error:
             return failed_trajectory(job, error)
         healthy = False
         try:
-            episode_id = f"{job.group_id}/{next(_episode_numbers)}"
             trajectory = await run_episode(
-                job, env, self._engine, self._renderer, self._settings, episode_id=episode_id
+                job,
+                env,
+                self._engine,
+                self._renderer,
+                self._settings,
+                episode_id=f"{job.group_id}/{next(_episode_numbers)}",
+                turnstile=self._turnstile,
             )
             healthy = not trajectory.outcome.failed
             return trajectory

@@ -28,6 +28,7 @@ from agentrl.render.renderer import Renderer
 from agentrl.render.tiny_tokenizer import train_tokenizer
 from agentrl.render.tokenizer import ByteTokenizer, HFTokenizer, Tokenizer
 from agentrl.rollout.collector import Collector
+from agentrl.train.disk import needed
 from agentrl.train.recipe import LaunchSettings, Recipe
 
 if TYPE_CHECKING:
@@ -57,11 +58,16 @@ def make_env(recipe: Recipe) -> Env:
 
 
 async def policy_folder(recipe: Recipe, folder: Path) -> str:
-    """Where the policy is loaded from. A tiny one is made in `folder` first, unless it stands there already."""
+    """Where the policy is loaded from. A tiny one is made in the run's `folder` first, unless it stands there already.
+
+    Raises:
+        RunStoppedError: it cannot be written.
+    """
     if recipe.policy.path != "tiny":
         return expanded(recipe.policy.path)
     texts = await demonstrations(recipe, _TOKENIZER_EPISODES) if recipe.policy.tiny.merges else []
-    make_policy(recipe, texts, folder)
+    with needed(folder, folder.parent):
+        make_policy(recipe, texts, folder)
     return str(folder)
 
 

@@ -38,10 +38,13 @@ from agentrl.render.renderer import Renderer
 from agentrl.render.tokenizer import HFTokenizer
 from agentrl.rollout.collector import Collector, Demand
 from agentrl.rollout.failures import check_failures
+from agentrl.rollout.garbage import quiet_garbage
 from agentrl.rollout.metrics import rollout_metrics
 from agentrl.rollout.settings import RolloutSettings
 from agentrl.seeds import derive_seed
 from agentrl.train.build import find_device, load_teacher, make_engine, make_env, make_renderer, policy_folder
+from agentrl.train.children import descendants, end_descendants
+from agentrl.train.disk import needed
 from agentrl.train.display import Display
 from agentrl.train.metrics import env_metrics
 from agentrl.train.recipe import EvaluationSettings, Recipe, TrainSettings
@@ -83,7 +86,7 @@ async def train(recipe: Recipe, folder: Path, *, display: Display) -> RunSummary
     Raises:
         UserError: the recipe cannot be run as it is.
         SyncError: the engine did not get the learner's weights.
-        RunStoppedError: too many episodes failed, or the gradient is not finite.
+        RunStoppedError: too many episodes failed, the gradient is not finite, or the disk is full.
     """
     device, dtype = find_device(recipe.launch)
     if recipe.launch.threads:
@@ -91,7 +94,8 @@ async def train(recipe: Recipe, folder: Path, *, display: Display) -> RunSummary
     checkpoint = latest_checkpoint(folder / "checkpoints")
     state, facts = load_state(checkpoint) if checkpoint else ({}, {})
     async with AsyncExitStack() as stack:
-        run = Run(folder, after=facts.get("step"))
+        stack.callback(end_descendants, descendants())
+        run = Run(folder, after=facts.get("step"), note=display.note)
         stack.callback(run.close)
         stack.callback(run.write_summary, recipe)
         if facts:
@@ -111,6 +115,7 @@ async def train(recipe: Recipe, folder: Path, *, display: Display) -> RunSummary
             await engine.start()
         renderer = make_renderer(tokenizer, recipe.policy.parser)
         parts = _Parts(recipe, run, display, model, teacher, dtype, tokenizer, renderer, engine, env, held_out, stack)
+        stack.enter_context(quiet_garbage())
         if not facts:
             await _warm_up(parts)
         await _reinforce(parts, state, facts)
@@ -348,5 +353,6 @@ def _save(parts: _Parts, learner: Learner, memory: Memory, step: int) -> None:
     run = parts.run
     with run.timed("checkpoint"):
         facts = {"run": run.facts(), "memory": memory}
-        save_checkpoint(run.checkpoints, step, parts.model, parts.tokenizer.save, learner.state(), facts)
+        with needed(run.checkpoints / f"step-{step:05d}", run.folder):
+            save_checkpoint(run.checkpoints, step, parts.model, parts.tokenizer.save, learner.state(), facts)
         keep_latest(run.checkpoints, parts.recipe.train.keep_checkpoints)

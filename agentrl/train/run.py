@@ -2,7 +2,8 @@
 
 What comes in: metrics, trajectories, a summary. What goes out: files: `config.toml`, `metrics.jsonl` (one object a
 line, with `stage` and `step`), TensorBoard events, `trajectories/*.parquet`, `checkpoints/`, `policy/` (where the run
-began) and `summary.json`. Every line is flushed, so a killed run is readable. Knows no model.
+began) and `summary.json`. Every line is flushed, so a killed run is readable. On a disk that is full, trajectories are
+left out and counted; metrics that cannot be written end the run. Knows no model.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import math
 import shutil
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,12 +21,13 @@ from typing import TYPE_CHECKING, Any
 from agentrl.errors import ConfigError
 from agentrl.evaluate.statistics import IntervalDict
 from agentrl.rollout.records import write_trajectories
+from agentrl.train.disk import Lines, needed, unwritten, write_whole
 from agentrl.train.recipe import Recipe
 from agentrl.train.summary import RunSummary
 from agentrl.trajectory import Group, Trajectory
 
 if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
+    from agentrl.train.board import Board
 
 
 class Run:
@@ -35,38 +37,57 @@ class Run:
         folder: made if absent.
         after: the RL step of the checkpoint that the run goes on from; what was recorded of later steps is dropped.
             None: the run begins, and everything recorded is dropped.
+        note: told what a person should know.
+
+    Raises:
+        RunStoppedError: the folder cannot be written.
     """
 
-    def __init__(self, folder: Path, *, after: int | None = None) -> None:
+    def __init__(self, folder: Path, *, after: int | None = None, note: Callable[[str], None] = print) -> None:
         self.folder = folder
-        self._after = after
+        self._after, self._note = after, note
         self.checkpoints, self.policy = folder / "checkpoints", folder / "policy"
         self._trajectories = folder / "trajectories"
-        for made in (self.checkpoints, self._trajectories):
-            made.mkdir(parents=True, exist_ok=True)
         self._metrics_path = folder / "metrics.jsonl"
-        self._forget_after(after)
-        self._metrics = self._metrics_path.open("a", encoding="utf-8")
-        self._boards: dict[str, SummaryWriter] = {}
+        with needed(self._metrics_path, folder):
+            for made in (self.checkpoints, self._trajectories):
+                made.mkdir(parents=True, exist_ok=True)
+            self._forget_after(after)
+            self._metrics = Lines(self._metrics_path)
+        self._boards: dict[str, Board] = {}
         self.wall_s: dict[str, float] = defaultdict(float)
         self.failures: Counter[str] = Counter()
         self.warned_of_lag = False
         self.success: dict[str, IntervalDict] = {}
         self.tool_share: dict[str, float] = {}
+        self.unsaved_steps = 0  # steps whose trajectories could not be written
 
     def record(self, stage: str, step: int, metrics: Mapping[str, float]) -> None:
-        """Append one step's metrics."""
+        """Append one step's metrics.
+
+        Raises:
+            RunStoppedError: they could not be written.
+        """
         line = {"stage": stage, "step": step, "time": round(time.time(), 3)}
         line |= {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-        self._metrics.write(json.dumps(line) + "\n")
-        self._metrics.flush()
-        for name, value in metrics.items():
-            self._board(stage).add_scalar(name, value, step)
+        with needed(self._metrics_path, self.folder):
+            self._metrics.add(json.dumps(line))
+        with needed(self.folder / "tensorboard", self.folder):
+            self._board(stage).add(step, metrics)
 
     def save_trajectories(self, name: str, groups: Sequence[Group], **columns: Any) -> None:
-        """Write the groups' trajectories to `trajectories/<name>.parquet`."""
+        """Write the groups' trajectories to `trajectories/<name>.parquet`.
+
+        Where that fails the run goes on without them: it is told once, and counted in `unsaved_steps`.
+        """
         members: list[Trajectory] = [t for group in groups for t in group.trajectories]
-        write_trajectories(self._trajectories / f"{name}.parquet", members, **columns)
+        path = self._trajectories / f"{name}.parquet"
+        try:
+            write_trajectories(path, members, **columns)
+        except OSError as error:
+            self.unsaved_steps += 1
+            if self.unsaved_steps == 1:
+                self._note(f"{unwritten(path, error)}: the run goes on without records of its trajectories")
 
     def count_failures(self, trajectories: Iterable[Trajectory]) -> None:
         self.failures.update(t.outcome.value for t in trajectories if t.outcome.failed)
@@ -87,6 +108,7 @@ class Run:
             "failures": dict(self.failures),
             "success": self.success,
             "tool_share": self.tool_share,
+            "unsaved_steps": self.unsaved_steps,
         }
 
     def take_facts(self, facts: Mapping[str, Any]) -> None:
@@ -94,6 +116,7 @@ class Run:
         self.wall_s.update(facts["wall_s"])
         self.failures.update(facts["failures"])
         self.success, self.tool_share = dict(facts["success"]), dict(facts["tool_share"])
+        self.unsaved_steps = facts.get("unsaved_steps", 0)
 
     def summary(self, recipe: Recipe) -> RunSummary:
         """The run so far."""
@@ -106,25 +129,29 @@ class Run:
             "tool_share": self.tool_share,
             "wall_s": {stage: round(seconds, 2) for stage, seconds in self.wall_s.items()},
             "failures": dict(self.failures),
+            "unsaved_steps": self.unsaved_steps,
         }
 
     def write_summary(self, recipe: Recipe) -> None:
-        """Write `summary.json`."""
-        text = json.dumps(self.summary(recipe), indent=2) + "\n"
-        write_whole(self.folder / "summary.json", text)
+        """Write `summary.json`. Where that fails it is told: what the run was doing is not lost over it."""
+        path = self.folder / "summary.json"
+        try:
+            write_whole(path, json.dumps(self.summary(recipe), indent=2) + "\n")
+        except OSError as error:
+            self._note(unwritten(path, error))
 
     def close(self) -> None:
         self._metrics.close()
         for board in self._boards.values():
             board.close()
 
-    def _board(self, stage: str) -> SummaryWriter:
+    def _board(self, stage: str) -> Board:
         """TensorBoard's writer of a stage; what a stopped run wrote of later RL steps is hidden."""
-        from torch.utils.tensorboard import SummaryWriter
+        from agentrl.train.board import Board
 
         if stage not in self._boards:
             purge = None if stage == "warmup" or self._after is None else self._after + 1
-            self._boards[stage] = SummaryWriter(str(self.folder / "tensorboard" / stage), purge_step=purge)
+            self._boards[stage] = Board(self.folder / "tensorboard" / stage, purge=purge)
         return self._boards[stage]
 
     def _forget_after(self, after: int | None) -> None:
@@ -139,13 +166,6 @@ class Run:
         lines = self._metrics_path.read_text(encoding="utf-8").splitlines()
         kept = [line for line in lines if after is not None and _recorded_by(line, after)]
         write_whole(self._metrics_path, "".join(line + "\n" for line in kept))
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that it is there whole or as it was before."""
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
 
 
 def _recorded_by(line: str, step: int) -> bool:

@@ -25,6 +25,7 @@ class RunSummary(TypedDict):
     tool_share: Mapping[str, float]  # share of the same episodes that called a tool; the same keys
     wall_s: Mapping[str, float]  # seconds by stage
     failures: Mapping[str, int]  # failed episodes by outcome
+    unsaved_steps: int  # steps whose trajectories could not be written
 
 
 def summary_lines(summary: RunSummary) -> list[str]:
@@ -32,6 +33,7 @@ def summary_lines(summary: RunSummary) -> list[str]:
     header = ("", "success", "95 % interval", "tasks", "calls a tool")
     rows = [_success_row(summary, stage) for stage in summary["success"]]
     wall_s, failures, run = summary["wall_s"], summary["failures"], summary["run"]
+    unsaved = summary["unsaved_steps"]
     stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in wall_s.items())
     return [
         "",
@@ -40,6 +42,7 @@ def summary_lines(summary: RunSummary) -> list[str]:
         "",
         f"time: {stages}; {sum(wall_s.values()):.1f} s in all",
         "failed episodes: " + (", ".join(f"{n} {outcome}" for outcome, n in failures.items()) or "none"),
+        *([f"steps whose trajectories could not be written: {unsaved}"] if unsaved else []),
         f"run folder: {run}",
         f"next: agentrl eval SUITE --policy {run}   (agentrl list suites shows the suites)",
     ]

@@ -94,6 +94,41 @@ async def test_hung_calls_do_not_keep_others_waiting() -> None:
     release.set()
 
 
+async def test_an_abandoned_call_that_polls_ends_and_its_thread_with_it() -> None:
+    threads = Threads(limit=2)
+    seen: list[threading.Thread] = []
+
+    def poll() -> None:
+        seen.append(threading.current_thread())
+        while True:
+            time.sleep(0.005)
+
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(threads.run(poll), 0.05)
+    seen[0].join(5)
+    assert not seen[0].is_alive()
+    assert threads.hung == 0
+
+
+async def test_calls_abandoned_at_any_moment_leave_the_others_whole() -> None:
+    """Some have just ended, some have not begun: no thread dies of it, and every other call gets its own result."""
+    threads, died = Threads(limit=4), []
+    before, threading.excepthook = threading.excepthook, died.append
+    try:
+        calls = [asyncio.ensure_future(threads.run(lambda i=i: (time.sleep(0.0005 * (i % 3)), i))) for i in range(400)]
+        for index, call in enumerate(calls):
+            if index % 4 == 0:
+                await asyncio.sleep(0.0005)
+            if index % 2:
+                call.cancel()
+        results = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 20)
+    finally:
+        threading.excepthook = before
+    assert list(results[::2]) == [(None, index) for index in range(0, 400, 2)]
+    assert await asyncio.wait_for(threads.run(lambda: "free"), 5) == "free"
+    assert not died
+
+
 async def test_a_cancelled_call_that_waits_never_runs() -> None:
     threads = Threads(limit=1)
     release, ran = threading.Event(), []

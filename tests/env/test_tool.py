@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from agentrl.env import Tool, ToolResult, tool
-from agentrl.env.text import shorten
+from agentrl.env.text import as_text, clean, shorten
 from agentrl.errors import DataError, EnvDefinitionError, SandboxFailure, ToolFailure
 
 
@@ -227,6 +227,9 @@ class Point:
         ([Address(street="Elm")], '[{"street": "Elm", "number": 1}]'),
         (ValueError("x"), '"x"'),
         ("lone \ud800 surrogate", "lone ? surrogate"),
+        ("caf\u00e9 \xff".encode("utf-8"), "caf\u00e9 \xff"),
+        (b"caf\xe9", "caf\ufffd"),
+        ({"out": b"\xe9"}, '{"out": "\ufffd"}'),
     ],
 )
 def test_results_become_text(value: Any, text: str) -> None:
@@ -272,6 +275,39 @@ def test_long_results_and_long_errors_are_shortened() -> None:
         answer = call(long, fail=fail)
         assert len(answer.content) <= 120
         assert "characters left out" in answer.content
+
+
+@pytest.mark.parametrize(
+    ("value", "head", "tail"),
+    [
+        ("é" * 300_000, "é" * 100, "é" * 30),
+        ("é".encode() * 300_000, "é" * 100, "é" * 30),
+        (b"\xff" * 300_000, "\ufffd" * 100, "\ufffd" * 30),
+        (list(range(300_000)), "[0, 1, 2, 3", "\n[... the rest is left out ...]"),
+        ({"a": ["x" * 100] * 3000}, '{"a": ["xxxx', "\n[... the rest is left out ...]"),
+    ],
+)
+def test_what_is_huge_is_shown_within_the_limit(value: Any, head: str, tail: str) -> None:
+    @tool(max_result_chars=200)
+    def huge() -> Any:
+        return value
+
+    answer = call(huge).content
+    assert answer.startswith(head)
+    assert answer.endswith(tail)
+    assert 150 <= len(answer) <= 200
+
+
+@given(
+    st.recursive(
+        st.text(max_size=5) | st.integers() | st.none(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=3), inner),
+    )
+)
+def test_what_is_small_is_plain_json(value: Any) -> None:
+    text = as_text(value, 10**9)
+    if not isinstance(value, str):
+        assert text == clean(json.dumps(value, ensure_ascii=False))
 
 
 @pytest.mark.parametrize("blocking", [True, False])

@@ -21,6 +21,7 @@ SUMMARY: RunSummary = {
     "tool_share": {"warmup": 0.31, "end": 0.995},
     "wall_s": {"warmup": 41.2, "rollout": 120.0},
     "failures": {"failed_env": 2},
+    "unsaved_steps": 3,
 }
 
 
@@ -51,6 +52,7 @@ def test_plain_lines_where_stdout_is_no_terminal() -> None:
     assert ["after", "warm-up", "0.420", "[0.372,", "0.469]", "400", "31%"] in [line.split() for line in lines]
     assert ["after", "RL", "0.983", "[0.964,", "0.992]", "400", "100%"] in [line.split() for line in lines]
     assert "failed episodes: 2 failed_env" in lines
+    assert "steps whose trajectories could not be written: 3" in lines
     assert any("agentrl eval SUITE --policy runs/calculator-seed0" in line for line in lines)
     assert any("warmup 41.2 s, rollout 120.0 s; 161.2 s in all" in line for line in lines)
 
