@@ -80,6 +80,15 @@ class VerifierFailure(BoundaryError):
     """The verifier or a reward function broke."""
 
 
+def described(error: BaseException) -> str:
+    """An error's class and text, whatever its own class does when it is asked for the text."""
+    try:
+        text = str(error)
+    except Exception:
+        text = ""
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 def nearest(got: str, known: Iterable[str]) -> str | None:
     """Return the known name closest to `got`, or None if none is close."""
     near = difflib.get_close_matches(got, list(known), n=1, cutoff=0.5)

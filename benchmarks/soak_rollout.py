@@ -23,7 +23,7 @@ import psutil
 from agentrl import AssistantMessage, Task, ToolCall, ToolEnv, reward, tool
 from agentrl.engine.scripted import ScriptedEngine, canned
 from agentrl.env.tasks import TaskSource
-from agentrl.render.parser import HermesParser
+from agentrl.render.parsers import HermesParser
 from agentrl.render.renderer import Renderer
 from agentrl.render.tokenizer import ByteTokenizer
 from agentrl.rollout.collector import Collector

@@ -8,7 +8,7 @@ from functools import cache
 
 from agentrl import AssistantMessage, Task, ToolCall, ToolEnv, reward
 from agentrl.engine.scripted import ScriptedEngine, canned
-from agentrl.render.parser import HermesParser
+from agentrl.render.parsers import HermesParser
 from agentrl.render.renderer import Renderer
 from agentrl.render.tokenizer import ByteTokenizer
 from agentrl.rollout.envs import EnvPool

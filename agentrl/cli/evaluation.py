@@ -138,6 +138,8 @@ def engine_settings(kind: str, suite: Suite, overrides: Sequence[str]) -> Engine
     for override in parsed:
         if override.path[0] != "engine" or len(override.path) < 2:
             raise ConfigError(f"{override}: agentrl eval sets engine.* alone; what is played stands in the suite")
+        if override.path == ("engine", "kind"):
+            raise ConfigError(f"{override}: agentrl eval takes the engine's kind by --engine")
     tree = apply_overrides({"engine": table}, parsed)
     known = [("engine", *path) for path in leaves(EngineSettings)]
     settings = build(EngineSettings, tree["engine"], Origin("the command line", parsed, known), ("engine",))

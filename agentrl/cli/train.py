@@ -32,10 +32,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     find_device(recipe.launch)
     folder = arguments.resume or new_folder(recipe)
-    begun = folder.exists()
+    begun, config = folder.exists(), folder / "config.toml"
+    was = config.read_text(encoding="utf-8") if config.exists() else None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / "config.toml", dump_recipe(recipe))
+        write_whole(config, dump_recipe(recipe))
     except OSError as error:
         raise ConfigError(
             f"the run folder {folder} cannot be written ({error.strerror}): "
@@ -46,6 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
     except UserError:
         if not begun and not (folder / "metrics.jsonl").exists():
             shutil.rmtree(folder)  # only the recipe stands in it: the same --out will do once the mistake is mended
+        elif was is not None:
+            write_whole(config, was)  # the run goes on as it was once the mistake is mended
         raise
     except KeyboardInterrupt:
         print(f"stopped; go on with: agentrl train --resume {folder}", file=sys.stderr)

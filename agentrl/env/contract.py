@@ -92,7 +92,7 @@ def _want_info(where: str, info: Any) -> None:
     if not isinstance(info.get("state_id"), str | None):
         raise EnvFailure(f"{where}'s info['state_id'] must be a text or None, got {_shown(info['state_id'])}")
     metrics = info.get("metrics", {})
-    if not _is_mapping(metrics) or not all(map(_is_number, metrics.values())):
+    if not _is_mapping(metrics) or not all(map(_is_number, metrics.values())) or not all(map(_is_text, metrics)):
         raise EnvFailure(f"{where}'s info['metrics'] must map names to numbers, got {_shown(metrics)}")
     tools = info.get("tools", ())
     if not _is_sequence(tools) or not all(isinstance(use, ToolUse) for use in tools):
@@ -108,7 +108,14 @@ def _is_sequence(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether it is one that fits a float; bools are none."""
+    if isinstance(value, float):
+        return True
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**1000
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
 
 
 def _shown(value: object) -> str:

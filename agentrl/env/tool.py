@@ -23,7 +23,7 @@ import docstring_parser
 from agentrl.env.arguments import NOTHING, Arguments, BadArguments, read_parameters
 from agentrl.env.calling import invoke, mark, read_mark
 from agentrl.env.text import as_text, clean, shorten
-from agentrl.errors import AgentRLError, EnvDefinitionError
+from agentrl.errors import AgentRLError, EnvDefinitionError, described
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -148,11 +148,11 @@ class Tool:
         except asyncio.CancelledError as error:
             if _being_cancelled():
                 raise
-            return self._failed("exception", _describe(error))
+            return self._failed("exception", described(error))
         except (Exception, SystemExit) as error:  # the boundary: what a tool raises is an answer to the model
             if isinstance(error, TimeoutError) and deadline.expired():
                 return self._failed("timeout", f"{self.name} did not answer within {self.deadline_s:g} s")
-            return self._failed("exception", _describe(error))
+            return self._failed("exception", described(error))
 
     def _failed(self, kind: str, message: str) -> tuple[str, str]:
         return shorten(clean(f"Error: {message}"), self.max_result_chars), kind
@@ -213,11 +213,3 @@ def _being_cancelled() -> bool:
     """True where the running task was asked to stop, False where a tool raised CancelledError by itself."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
-
-
-def _describe(error: BaseException) -> str:
-    try:
-        text = str(error)
-    except Exception:  # the tool's own error class is broken
-        text = ""
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -30,6 +30,7 @@ from agentrl.errors import (
     ToolFailure,
     UserError,
     VerifierFailure,
+    described,
 )
 from agentrl.messages import AssistantMessage, Message, ToolCall, dump
 from agentrl.render.chat import Chat
@@ -81,7 +82,12 @@ async def run_episode(
     Args:
         turnstile: shared by the episodes that are played at once.
     """
-    episode = _Episode(job, env, engine, renderer, settings, episode_id, turnstile or Turnstile())
+    try:
+        episode = _Episode(job, env, engine, renderer, settings, episode_id, turnstile or Turnstile())
+    except UserError:
+        raise
+    except Exception as error:
+        return failed_trajectory(job, EnvFailure(f"{type(env).__name__} cannot be played: {described(error)}"))
     try:
         end = await episode.play()
     except BoundaryError as error:
@@ -113,6 +119,10 @@ class _Episode:
         self.calls: list[ToolCall] = []  # of all actions
         self.rng = random.Random(job.seed)
         self.waits_for = "reset"
+        if not isinstance(env.max_turns, int) or env.max_turns < 1:
+            raise ConfigError(
+                f"{type(env).__name__}.max_turns is {env.max_turns!r}, wanted a number of turns, 1 or more"
+            )
         self.max_turns = settings.max_turns or env.max_turns
         if self.max_turns > env.max_turns:
             raise ConfigError(
@@ -129,6 +139,9 @@ class _Episode:
             if self.waits_for != "complete":  # the environment is still at it: it cannot be asked what is due
                 limit = self.settings.episode_deadline_s
                 raise EnvFailure(f"{self.waits_for} had not returned when the episode's {limit} s were over") from None
+            if not self.stream.turns:
+                limit = self.settings.episode_deadline_s
+                return _End(Outcome.TRUNCATED_TIME, f"the episode's {limit} s were over before the policy had spoken")
             return await self._cut(Outcome.TRUNCATED_TIME, None)
 
     async def _play(self) -> _End:
@@ -141,8 +154,6 @@ class _Episode:
             )
         while True:
             room = self.max_tokens - len(self.stream)
-            if room <= 0:
-                return await self._cut(Outcome.TRUNCATED_TOKENS, None)
             began = time.perf_counter()
             completion = await self._complete(min(room, self.settings.max_tokens_per_turn), len(self.stream.turns))
             self.stream.act(completion, state_id=state_id, engine_s=time.perf_counter() - began)
@@ -166,6 +177,9 @@ class _Episode:
                 return await self._cut(Outcome.TRUNCATED_TURNS, None)
             state_id = result.info.get("state_id")
             extension = self.chat.extend(completion.token_ids, action, result.observation)
+            before = 0 if extension.rendered == "forked" else len(self.stream)
+            if before + len(extension.token_ids) >= self.max_tokens:  # the policy never sees it: nor does the learner
+                return await self._cut(Outcome.TRUNCATED_TOKENS, None)
             self.stream.extend(extension.token_ids, extension.rendered)
 
     async def _reset(self) -> str | None:
@@ -231,8 +245,10 @@ class _Episode:
             if task is None or task.cancelling():
                 raise
             raise failure(f"{verb} of {type(self.env).__name__} cancelled itself") from error
-        except (Exception, SystemExit) as error:
-            raise failure(f"{verb} of {type(self.env).__name__}: {type(error).__name__}: {error}") from error
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:  # a boundary: whatever an author's code raises is a failed episode
+            raise failure(f"{verb} of {type(self.env).__name__}: {described(error)}") from error
         await self.turnstile()
         return value
 

@@ -366,3 +366,42 @@ async def test_cancelling_an_episode_stops_the_engine_and_releases_it() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert (engine.running, engine.released) == (0, ["e"])
+
+
+async def test_an_answer_without_room_is_not_in_the_record() -> None:
+    """The policy never sees it, so the learner does not either."""
+
+    class Floods(Chatter):
+        async def step(self, action: AssistantMessage) -> StepResult:
+            return (await super().step(action))._replace(observation=[UserMessage(content="x" * 5000)])
+
+    limits = RolloutSettings(max_tokens_per_episode=1000)
+    trajectory = await play(Floods(3), RandomEngine(stop=1.0), limits)
+    assert trajectory.outcome is Outcome.TRUNCATED_TOKENS
+    assert trajectory.turns[-1].rewards == {"step": 0.25, "late": 0.5}
+    (segment,) = trajectory.segments
+    assert len(segment) == trajectory.turns[-1].span.stop < 1000
+
+
+@pytest.mark.parametrize(
+    "error", [BaseExceptionGroup("all", [KeyError("x")]), type("Panic", (BaseException,), {})("x")]
+)
+async def test_whatever_an_environment_raises_is_a_failed_episode(error: BaseException) -> None:
+    class Raises(Chatter):
+        async def step(self, action: AssistantMessage) -> StepResult:
+            raise error
+
+    trajectory = await play(Raises(3), RandomEngine(stop=1.0))
+    assert (trajectory.outcome, trajectory.reward) == (Outcome.FAILED_ENV, None)
+
+
+async def test_an_error_that_cannot_be_told_is_a_failed_episode() -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no words")
+
+    class Raises(Chatter):
+        async def step(self, action: AssistantMessage) -> StepResult:
+            raise Mute
+
+    assert (await play(Raises(3), RandomEngine(stop=1.0))).error == "EnvFailure: step of Raises: Mute"
