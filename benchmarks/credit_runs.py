@@ -1,7 +1,7 @@
 """One training run of the credit benchmark, by the loop that `agentrl train` runs.
 
-What comes in: a job (method, seed, learning rate, settings of the environment). What goes out: a record: success over
-sampled tokens. The policy that imitation makes is kept, by seed and settings, so all methods begin from the same one.
+What comes in: a job (journey, method, seed, learning rate). What goes out: a record: success over
+sampled tokens. The policy that imitation makes is kept, by seed and journey, so all methods begin from the same one.
 """
 
 from __future__ import annotations
@@ -43,24 +43,32 @@ METHODS: Mapping[str, Method] = {
 }
 
 
+JOURNEYS: Mapping[str, Sequence[str]] = {  # settings of the recipe
+    "tips": ("env.settings.forks=6", "env.settings.tip=1.0"),
+    "long": (
+        *("env.settings.forks=12", "env.settings.tip=0.1", "rollout.group_size=16", "train.steps=60"),
+        *("engine.max_context=512", "rollout.max_tokens_per_episode=512", "evaluation.every=2"),
+    ),
+}
+
+
 @dataclass(frozen=True)
 class Job:
     """One run; equal jobs give equal records, but for the time they take."""
 
+    journey: str
     method: str
     seed: int
     lr: float
-    env: Mapping[str, Any]  # settings of the environment
 
     @property
     def key(self) -> str:
-        return json.dumps([self.method, self.seed, self.lr, dict(self.env)], sort_keys=True)
+        return json.dumps([self.journey, self.method, self.seed, self.lr])
 
     @property
     def start(self) -> Path:
         """The policy that the run begins from."""
-        settings = "-".join(f"{name}={value}" for name, value in sorted(self.env.items())).replace(" ", "_")
-        return RUNS / f"start-{settings}-seed={self.seed}"
+        return RUNS / f"start-{self.journey}-seed={self.seed}"
 
 
 def warm_up(job: Job) -> None:
@@ -93,10 +101,10 @@ def run(job: Job) -> dict[str, Any]:
         tokens.append(tokens[-1] + int(entry["sampled_tokens"]))
     return {
         "key": job.key,
+        "journey": job.journey,
         "method": job.method,
         "seed": job.seed,
         "lr": job.lr,
-        "env": dict(job.env),
         "tokens": tokens[-1],
         "greedy": [[tokens[e["step"]], round(e["success"], 4)] for e in entries if e["stage"] == "evaluation"],
         "sampled": [[tokens[e["step"] - 1], round(e["success"], 4)] for e in steps],
@@ -105,8 +113,7 @@ def run(job: Job) -> dict[str, Any]:
 
 
 def _settings(job: Job) -> list[str]:
-    env = [f"env.settings.{name}={json.dumps(value)}" for name, value in job.env.items()]
-    return [f"seed={job.seed}", "launch.threads=1", "launch.device=cpu", *env]
+    return [f"seed={job.seed}", "launch.threads=1", "launch.device=cpu", *JOURNEYS[job.journey]]
 
 
 def _toml(key: str, value: Any) -> str:

@@ -13,15 +13,15 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from credit_runs import METHODS
+from credit_runs import JOURNEYS, METHODS
 
 Record = Mapping[str, Any]
-Env = Mapping[str, Any]
 DOCS = Path(__file__).parent.parent / "docs"
 GOAL = 0.9
 WINDOW = 8  # steps that the success of sampled play is averaged over
 T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # Student's t by number of seeds
 BROADCASTS = ("grpo", "rloo_outcome")
+KINDS = ("greedy", "sampled")
 
 
 def to_goal(curve: Sequence[Sequence[float]], limit: float) -> tuple[float, bool]:
@@ -46,9 +46,9 @@ def ratio(over: Mapping[int, float], under: Mapping[int, float]) -> tuple[float,
     return math.exp(centre), math.exp(centre - half), math.exp(centre + half)
 
 
-def final_runs(records: Sequence[Record], env: Env, seeds: Sequence[int]) -> dict[str, list[Record]]:
+def final_runs(records: Sequence[Record], journey: str, seeds: Sequence[int]) -> dict[str, list[Record]]:
     """The compared runs of each method, in the order of METHODS and of the seeds."""
-    runs = [r for r in records if r["env"] == dict(env) and r["seed"] in seeds]
+    runs = [r for r in records if r["journey"] == journey and r["seed"] in seeds]
     found = {m: sorted((r for r in runs if r["method"] == m), key=lambda r: r["seed"]) for m in METHODS}
     return {m: group for m, group in found.items() if group}
 
@@ -60,43 +60,52 @@ def tokens_by_seed(runs: Sequence[Record], kind: str) -> tuple[dict[int, float],
     return {seed: tokens for seed, (tokens, _) in reached.items()}, sum(not ok for _, ok in reached.values())
 
 
-def table(records: Sequence[Record], env: Env, seeds: Sequence[int]) -> list[str]:
-    """Tokens to GOAL and the end of every method, as Markdown."""
-    runs = final_runs(records, env, seeds)
-    reached = {method: tokens_by_seed(group, "greedy") for method, group in runs.items()}
+def table(records: Sequence[Record], journey: str, seeds: Sequence[int]) -> list[str]:
+    """Tokens to GOAL by greedy and by sampled play, and the end of every method, as Markdown."""
+    runs = final_runs(records, journey, seeds)
+    reached = {m: {kind: tokens_by_seed(group, kind) for kind in KINDS} for m, group in runs.items()}
     lines = [
-        "| method | thousand tokens to 0.9 | of GRPO's | of those of RLOO on the outcome | greedy at the end "
-        "| sampled at the end |",
-        "|---|---|---|---|---|---|",
+        "| method | lr | greedy: thousand tokens to 0.9 | of GRPO's | of RLOO's on the outcome "
+        "| sampled: thousand tokens to 0.9 | of GRPO's | of RLOO's on the outcome | greedy, sampled at the end |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for method, group in runs.items():
-        tokens, missed = reached[method]
-        shares = ["1" if m == method else _share(tokens, reached[m][0]) for m in BROADCASTS]
+        cells = [METHODS[method].label, "{:g}".format(*{r["lr"] for r in group})]
+        for kind in KINDS:
+            tokens, missed = reached[method][kind]
+            cells.append(_thousands(list(tokens.values()), missed))
+            for bar in BROADCASTS:
+                known = bar in reached and bar != method
+                cells.append(_share(tokens, reached[bar][kind][0]) if known else "1" if bar == method else "")
         ends = [_mean([r["greedy"][-1][1] for r in group]), _mean([smooth(r["sampled"])[-1][1] for r in group])]
-        cells = [METHODS[method].label, _thousands(list(tokens.values()), missed), *shares, *ends]
-        lines.append("| " + " | ".join(cells) + " |")
+        lines.append("| " + " | ".join([*cells, ", ".join(ends)]) + " |")
     return lines
 
 
-def write_page(records: Sequence[Record], env: Env, seeds: Sequence[int]) -> None:
-    """Write the table into docs/credit.md."""
-    write_between(DOCS / "credit.md", "methods", table(records, env, seeds))
+def write_page(records: Sequence[Record], seeds: Sequence[int]) -> None:
+    """Write a table for each journey into docs/credit.md."""
+    for journey in JOURNEYS:
+        write_between(DOCS / "credit.md", journey, table(records, journey, seeds))
 
 
-def draw(records: Sequence[Record], env: Env, seeds: Sequence[int]) -> None:
-    """Draw docs/credit_matters.png: held-out greedy success, and success of sampled play."""
+def draw(records: Sequence[Record], seeds: Sequence[int]) -> None:
+    """Draw docs/credit_matters.png: for each journey held-out greedy success, and success of sampled play."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 5.2), layout="constrained")
-    greedy, sampled = figure.subplots(1, 2)
-    for number, (method, runs) in enumerate(final_runs(records, env, seeds).items()):
-        style = {"color": f"C{number}", "label": METHODS[method].label, "lw": 1.6}
-        _curve(greedy, [r["greedy"] for r in runs], style)
-        _curve(sampled, [smooth(r["sampled"]) for r in runs], style)
-    for axes, title in ((greedy, "greedy, held-out parcels"), (sampled, f"sampled play, mean of {WINDOW} steps")):
-        axes.axhline(GOAL, color="0.6", lw=0.8, ls=":")
-        axes.set(title=title, xlabel="sampled tokens, thousands", ylabel="parcels delivered", ylim=(0, 1.02))
-    figure.legend(*greedy.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    figure = Figure(figsize=(12, 4.6 * len(JOURNEYS)), layout="constrained")
+    grid = figure.subplots(len(JOURNEYS), 2, squeeze=False)
+    handles: dict[str, Any] = {}
+    for journey, (greedy, sampled) in zip(JOURNEYS, grid, strict=True):
+        for method, runs in final_runs(records, journey, seeds).items():
+            style = {"color": f"C{list(METHODS).index(method)}", "label": METHODS[method].label, "lw": 1.6}
+            _curve(greedy, [r["greedy"] for r in runs], style)
+            _curve(sampled, [smooth(r["sampled"]) for r in runs], style)
+        for axes, title in ((greedy, "greedy, held-out parcels"), (sampled, f"sampled play, mean of {WINDOW} steps")):
+            axes.axhline(GOAL, color="0.6", lw=0.8, ls=":")
+            axes.set(title=f"{journey}: {title}", xlabel="sampled tokens, thousands", ylim=(0, 1.02))
+            axes.set(ylabel="parcels delivered")
+        handles |= {line.get_label(): line for line in greedy.get_lines() if not line.get_label().startswith("_")}
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     figure.savefig(DOCS / "credit_matters.png", dpi=110)
 
 

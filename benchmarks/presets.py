@@ -43,6 +43,7 @@ NOT_TRAINED = {
 TEACHER = "learner.teacher={teacher}"
 OVERRIDES: Mapping[str, Sequence[str]] = {  # beside objective.preset; the same number of episodes a step for all
     "spo": ("rollout.group_size=1", "rollout.groups_per_step=128"),
+    "vapo": ("objective.credit={name = 'gae_length', alpha = 1.0, gamma = 1.0}",),
     "opd": (TEACHER,),
     "minillm": (TEACHER,),
     "grpo_opd": (TEACHER,),
@@ -103,7 +104,8 @@ def overrides(preset: str, seed: int) -> list[str]:
     start = [f"policy={{path = {json.dumps(str(_start('warmup', seed, 0)))}}}", "warmup.steps=0"]
     if preset == "teacher":
         return [*common, *start, f"train.steps={TEACHER_STEPS}"]
-    own = [each.format(teacher=_start("teacher", seed, TEACHER_STEPS)) for each in OVERRIDES.get(preset, ())]
+    teacher = str(_start("teacher", seed, TEACHER_STEPS))
+    own = [each.replace("{teacher}", teacher) for each in OVERRIDES.get(preset, ())]
     every = [f"train.steps={MOST}", f"evaluation.every={EVERY}", f"objective.preset={preset}"]
     return [*common, *start, *every, *own]
 

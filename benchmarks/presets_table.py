@@ -88,7 +88,7 @@ def _line(name: str, rows: Sequence[Row]) -> str:
     episodes, tokens = (f"{mean(row[key] for row in good):.0f}" for key in ("episodes", "tokens"))
     wall = f"{mean(row['wall_s'] for row in good):.0f}"
     sampled = ", ".join(_first(row["sampled_curve"], 0.8) for row in good)
-    beside = ", ".join(f"`{each.format(teacher='...')}`" for each in good[0].get("overrides", ()))
+    beside = ", ".join(f"`{each.replace('{teacher}', '...')}`" for each in good[0].get("overrides", ()))
     return f"| `{name}` | {side} | {steps} | {episodes} | {tokens} | {sampled} | {end} | {wall} | {beside} |"
 
 
