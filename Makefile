@@ -51,6 +51,7 @@ test: check
 
 test-slow: setup-dev parity-setup
 	@$(BIN)/pytest -m slow --ignore tests/parity
+	@$(BIN)/pytest -m "not slow" --hypothesis-profile search tests/render tests/objective tests/env tests/test_config.py
 	@$(PARITY)/bin/python -m pytest -m slow tests/parity
 
 bench: setup-dev

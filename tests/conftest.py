@@ -6,8 +6,14 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+# The same examples at each run, so that what passed passes. `make test-slow` looks for new ones.
+settings.register_profile("same", derandomize=True, database=None)
+settings.register_profile("search", deadline=None, print_blob=True)
+settings.load_profile("same")
 
 # One thread each: tests run beside each other and beside subprocesses, and torch's threads wait for one another busily.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -31,13 +31,13 @@ from tests.engine.test_vllm import (
     LONG_PROMPT,
     SHORT_PROMPT,
     Weights,
-    children,
     expected_logprobs,
     first_model,
     make_model,
     model_folder,
     request,
 )
+from tests.processes import children, still_running
 
 __all__ = ["first_model", "model_folder"]  # fixtures
 pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600)]
@@ -62,8 +62,7 @@ async def shared_engine(model_folder: Path) -> AsyncIterator[VllmServerEngine]:
     below = psutil.Process().children(recursive=True)
     yield engine
     await engine.close()
-    _, alive = await asyncio.to_thread(psutil.wait_procs, below, 20)
-    assert [p for p in living(alive) if p.pid not in before] == []
+    assert [p for p in await asyncio.to_thread(still_running, below, 20) if p.pid not in before] == []
     await engine.close()  # may be called twice
 
 
@@ -235,8 +234,7 @@ async def test_a_killed_server_fails_its_requests_and_leaves_no_process(shared_e
     told = rf"unix:{process.socket}/.*Its process has ended.*its log: {process.log}\)"
     with pytest.raises(EngineFailure, match=told):
         await running
-    _, alive = await asyncio.to_thread(psutil.wait_procs, below, 20)
-    assert living(alive) == [], "what it had started went with it"
+    assert await asyncio.to_thread(still_running, below, 20) == [], "what it had started went with it"
     assert "keeper: the server ended with -9" in process.log.read_text()
     assert "Its process has ended" in (shared_engine.broken or "")
     await shared_engine.close()
@@ -251,15 +249,6 @@ async def test_a_killed_server_fails_its_requests_and_leaves_no_process(shared_e
     assert not waiting.done(), "started again it has its first weights, and waits for those of its version"
     await shared_engine.update_weights(Weights(make_model(1)), 7)
     assert ((await waiting).versions == 7).all()
-
-
-def living(processes: list[psutil.Process]) -> list[psutil.Process]:
-    """Those that are not merely waiting for somebody to ask how they ended."""
-    found = []
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            found += [process] if process.status() != psutil.STATUS_ZOMBIE else []
-    return found
 
 
 @contextlib.asynccontextmanager

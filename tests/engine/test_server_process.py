@@ -25,6 +25,7 @@ from agentrl.engine.server.process import ServerProcess
 from agentrl.engine.settings import EngineSettings, ServerSettings, VllmSettings
 from agentrl.errors import EngineFailure
 from tests.engine.server_world import model_folder, open_sockets
+from tests.processes import still_running
 
 KEEPER = Path(process.__file__).with_name("keeper.py")
 FAMILY = """
@@ -60,8 +61,7 @@ def test_nothing_outlives_its_parent_its_keeper_or_its_server(manner: str, end: 
     try:
         keeper.send_signal(signal.SIGINT)  # what the terminal's Ctrl-C would do, could it reach them
         {"parent killed": parent.kill, "keeper asked": keeper.terminate, "server killed": server.kill}[end]()
-        _, alive = psutil.wait_procs(family, 10)
-        assert [p for p in alive if p.status() != psutil.STATUS_ZOMBIE] == []
+        assert still_running(family) == []
     finally:
         for one in family:
             if one.is_running():

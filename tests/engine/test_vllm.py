@@ -34,6 +34,7 @@ from agentrl.engine.settings import EngineSettings, VllmSettings
 from agentrl.engine.vllm import VllmEngine
 from agentrl.errors import EngineFailure, MissingDependencyError
 from agentrl.trajectory import Completion
+from tests.processes import children, left_since, still_running
 
 pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600)]
 
@@ -105,12 +106,6 @@ def logprobs_across(old: Any, new: Any, prompt: np.ndarray, tokens: np.ndarray, 
         past = old(ids[:, :computed], use_cache=True).past_key_values
         logits = new(ids[:, computed:-1], past_key_values=past, use_cache=True).logits[0]
     return torch.log_softmax(logits.double(), -1).gather(1, ids[0, computed + 1 :, None])[:, 0].numpy()
-
-
-def children() -> set[int]:
-    """Processes below this one, but for Python's own resource tracker, which lives as long as its parent."""
-    below = psutil.Process().children(recursive=True)
-    return {p.pid for p in below if not any("resource_tracker" in word for word in p.cmdline())}
 
 
 @pytest.fixture(autouse=True)
@@ -308,7 +303,7 @@ async def test_a_failed_reload_ends_every_request_and_close_leaves_no_process(mo
         with pytest.raises(EngineFailure, match="samples no more"):
             await late
     await engine.close()
-    assert children() == before
+    assert left_since(before) == []
     await engine.close()  # may be called twice
     with pytest.raises(EngineFailure, match="closed"):
         await engine.complete(request())
@@ -325,7 +320,7 @@ async def test_a_killed_engine_core_fails_its_requests_and_close_leaves_no_proce
         await running
     assert engine.broken
     await engine.close()
-    assert children() == before
+    assert left_since(before) == []
     await engine.start()
     assert engine.broken is None
     waiting = asyncio.create_task(engine.complete(request(max_tokens=4)))
@@ -335,7 +330,7 @@ async def test_a_killed_engine_core_fails_its_requests_and_close_leaves_no_proce
     assert ((await waiting).versions == 5).all()
     assert engine.metrics()["requests"] == 1
     await engine.close()
-    assert children() == before
+    assert left_since(before) == []
 
 
 async def test_a_start_that_fails_says_what_vllm_said_and_leaves_no_process(model_folder: Path, tmp_path: Path) -> None:
@@ -347,7 +342,7 @@ async def test_a_start_that_fails_says_what_vllm_said_and_leaves_no_process(mode
     ) as failure:
         await VllmEngine(tmp_path, SETTINGS).start()
     os.unlink(re.search(r"its log: (.*\.log)", str(failure.value))[1])
-    assert children() == before
+    assert left_since(before) == []
 
 
 async def test_a_cancelled_start_leaves_no_process(model_folder: Path) -> None:
@@ -358,7 +353,7 @@ async def test_a_cancelled_start_leaves_no_process(model_folder: Path) -> None:
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await starting
-    assert children() == before
+    assert left_since(before) == []
 
 
 async def test_a_start_that_takes_too_long_says_so(model_folder: Path) -> None:
@@ -406,8 +401,7 @@ async def test_processes_survive_ctrl_c_and_die_with_a_killed_parent(model_folde
         parent.stdin.write(b"sample\n")
         assert await parent.stdout.readline() == b"length\n"
         parent.kill()
-        _, alive = await asyncio.to_thread(psutil.wait_procs, below, 60)
-        assert alive == []
+        assert await asyncio.to_thread(still_running, below, 60) == []
     finally:
         for process in below:
             with contextlib.suppress(psutil.NoSuchProcess):

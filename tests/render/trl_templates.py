@@ -114,6 +114,8 @@ def as_the_template_says(
         return None
     own = new[: new.tolist().index(end) + 1]
     text = using.tokenizer.decode(own.tolist())
-    content, thinking = action.content.strip(), (action.thinking or "").strip()
+    (written,) = using.as_written([action])
+    assert isinstance(written, AssistantMessage)
+    content, thinking = written.content.strip(), (written.thinking or "").strip()
     shown = text.count("calculator") >= len(action.tool_calls) and content in text
     return own if shown and thinking in text.replace(content, "", 1) else None

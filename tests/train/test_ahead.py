@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from agentrl.rollout.records import read_trajectories
+from tests.processes import still_running
 from tests.train.runs import command, lines, run, wait_for_step
 
 AHEAD = ("warmup.steps=4", "evaluation.every=0", "evaluation.tasks=4", "train.steps=6", "train.checkpoint_every=0")
@@ -56,7 +57,7 @@ def test_a_run_that_plays_ahead_stops_at_once_and_whole(
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 130, out
     assert "Traceback" not in out
-    assert not [child for child in below if child.is_running()]
+    assert not still_running(below)
     assert json.loads((tmp_path / "run/summary.json").read_text())["failures"] == {}
 
 

@@ -17,6 +17,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from agentrl.learner.checkpoint import save_checkpoint
 from agentrl.rollout.records import read_trajectories
+from tests.processes import still_running
 from tests.train.runs import command, lines, run, wait_for_step, weights
 
 QUICK = ("warmup.steps=2", "evaluation.every=0", "evaluation.tasks=4", "train.checkpoint_every=0")
@@ -141,7 +142,7 @@ def test_without_room_for_metrics_a_run_stops_and_goes_on_once_there_is_room(beg
     assert errors.count("\n") == 1, errors
     assert "could not be written (No space left on device; 0.0 MB free there)" in errors
     assert f"go on with: agentrl train --resume {begun}" in errors
-    assert not [child for child in below if child.is_running()]
+    assert not still_running(below)
     assert (begun / "metrics.jsonl").read_text().endswith("\n")
     steps = [line["step"] for line in lines(begun) if line["stage"] == "rl"]
     assert steps == list(range(1, len(steps) + 1))
@@ -228,7 +229,7 @@ def test_ctrl_c_ends_a_run_at_once_whose_environment_hangs(
     assert process.returncode == 130, errors
     assert time.monotonic() - began < 15
     assert errors == f"stopped; go on with: agentrl train --resume {tmp_path / 'run'}\n"
-    assert not psutil.wait_procs(below, timeout=2)[1]
+    assert not still_running(below)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.processes import still_running
 from tests.train.runs import command, lines, wait_for_step
 
 pytest.importorskip(
@@ -43,4 +44,4 @@ def test_a_killed_engine_is_started_again_and_nothing_is_lost(recipe_file: Path,
     assert all(line["groups"] == 3 and line["episodes"] == 12 for line in steps)
     counted = json.loads((folder / "summary.json").read_text())["failures"]
     assert counted.get("failed_engine", 0) == sum(line.get("retried/failed_engine", 0) for line in steps)
-    assert not [child for child in below if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    assert not still_running(below)

@@ -19,6 +19,7 @@ from transformers import AutoTokenizer
 from agentrl.config import load_recipe
 from agentrl.learner.sync import ModelWeights
 from agentrl.rollout.records import read_trajectories
+from tests.processes import still_running
 from tests.train.conftest import small_recipe
 from tests.train.runs import command, lines, run, timeless, wait_for_step, weights
 
@@ -133,7 +134,7 @@ def test_stopping_leaves_no_process_a_readable_folder_and_says_how_to_go_on(
     assert process.returncode in (130, -signal.SIGINT)
     assert f"agentrl train --resume {folder}" in errors
     assert "Traceback" not in errors
-    assert not [p for p in psutil.process_iter() if _group(p) == process.pid]
+    assert not still_running(p for p in psutil.process_iter() if _group(p) == process.pid)
     assert load_recipe(folder / "config.toml").name == "small"
     if step:
         assert [e["stage"] for e in lines(folder)].count("rl") >= step
