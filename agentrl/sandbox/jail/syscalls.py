@@ -1,0 +1,124 @@
+"""System calls that Python does not offer, through ctypes. Each raises OSError with the name of the call.
+
+Knows the calls and their constants, and nothing of what they are used for.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import struct
+
+CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
+CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
+
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
+MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 32, 4096, 16384, 1 << 18
+MNT_DETACH = 2
+MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV = 1, 2, 4
+_AT_FDCWD, _AT_RECURSIVE, _AT_EMPTY_PATH = -100, 0x8000, 0x1000
+
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP = 1, 4, 22
+_PR_CAPBSET_DROP, _PR_SET_SECUREBITS, _PR_SET_NO_NEW_PRIVS = 24, 28, 38
+_PR_SET_CHILD_SUBREAPER, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 36, 47, 4
+_SECCOMP_MODE_FILTER = 2
+_LAST_CAPABILITY = 63
+
+# The numbers of these are alike on every architecture that came after 2019; pivot_root and capset are not.
+_NR_MOUNT_SETATTR = 442
+_NR_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
+_NR_CAPSET = {"x86_64": 126, "aarch64": 91}
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+_libc.mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p]
+_libc.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
+
+
+def _checked(result: int, what: str) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+    return result
+
+
+def raw(number: int, *arguments: object, what: str = "syscall") -> int:
+    """Any system call by its number; integers are passed as 64 bits."""
+    words = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
+    return _checked(_libc.syscall(ctypes.c_long(number), *words), what)
+
+
+def unshare(flags: int) -> None:
+    _checked(_libc.unshare(flags), f"unshare({flags:#x})")
+
+
+def setns(fd: int, kind: int) -> None:
+    _checked(_libc.setns(fd, kind), f"setns({kind:#x})")
+
+
+def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = "") -> None:
+    words = [text.encode() if text else None for text in (source, target, kind)]
+    _checked(_libc.mount(*words, flags, data.encode() or None), f"mount {kind or 'bind'} on {target}")
+
+
+def unmount_lazily(target: str) -> None:
+    _checked(_libc.umount2(target.encode(), MNT_DETACH), f"umount {target}")
+
+
+def seal_mounts(target: str) -> None:
+    """Makes a mount and all below it read-only, without set-uid programs and devices."""
+    flags = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV
+    attributes = struct.pack("=QQQQ", flags, 0, 0, 0)
+    raw(
+        _NR_MOUNT_SETATTR, _AT_FDCWD, target.encode(), _AT_RECURSIVE, attributes, len(attributes),
+        what=f"mount_setattr {target}",
+    )  # fmt: skip
+
+
+def pivot_root_here() -> None:
+    """The working directory becomes the root; the old root is gone."""
+    raw(_NR_PIVOT_ROOT[platform.machine()], b".", b".", what="pivot_root")
+    unmount_lazily(".")
+    os.chdir("/")
+
+
+def _prctl(what: str, option: int, *arguments: int) -> None:
+    _checked(_libc.prctl(option, *(*arguments, 0, 0, 0, 0)[:4]), f"prctl {what}")
+
+
+def die_with_parent(signal: int) -> None:
+    _prctl("PDEATHSIG", _PR_SET_PDEATHSIG, signal)
+
+
+def adopt_orphans() -> None:
+    """Descendants whose parent dies become children of this process."""
+    _prctl("CHILD_SUBREAPER", _PR_SET_CHILD_SUBREAPER, 1)
+
+
+def allow_own_proc() -> None:
+    """After a change of user id: the process may see its own entries in /proc again."""
+    _prctl("DUMPABLE", _PR_SET_DUMPABLE, 1)
+
+
+def no_new_privileges() -> None:
+    _prctl("NO_NEW_PRIVS", _PR_SET_NO_NEW_PRIVS, 1)
+
+
+def drop_capabilities() -> None:
+    """Every set of them, and the sets that could give them back. Needs none, and is final."""
+    for capability in range(_LAST_CAPABILITY + 1):
+        if _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) < 0:
+            break  # EINVAL after the last that this kernel knows, EPERM without CAP_SETPCAP: nothing to give up then
+    _libc.prctl(_PR_SET_SECUREBITS, 0x2F, 0, 0, 0)  # no rights by being user 0, locked; fails where there is no need
+    _libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+    header = struct.pack("=Ii", 0x20080522, 0)
+    raw(_NR_CAPSET[platform.machine()], header, struct.pack("=6I", *[0] * 6), what="capset")
+
+
+def install_filter(program: bytes) -> None:
+    """Seccomp filter: `program` is an array of BPF instructions of 8 bytes each. Needs no_new_privileges first."""
+    code = ctypes.create_string_buffer(program, len(program))
+    head = struct.pack("@HP", len(program) // 8, ctypes.addressof(code))
+    buffer = ctypes.create_string_buffer(head, len(head))
+    _prctl("SECCOMP", _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(buffer))

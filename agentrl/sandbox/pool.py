@@ -1,0 +1,223 @@
+"""The pool: workers of one tier, runs spread over them, a bound on how many run at once.
+
+In: programs and limits. Out: results. Verdicts are formed here, in the caller's process, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from .collect import check_name, collect
+from .jail.order import Mode, Order, encode_payload
+from .limits import Limits
+from .live import LiveRun
+from .result import STRENGTH, RunResult, SandboxError, TierUnavailable
+from .verdict import judge
+from .worker import Worker
+
+_AUTOMATIC = ("zygote", "landlock")
+
+
+class SandboxPool:
+    """Runs untrusted Python. Use it as `async with SandboxPool() as pool: result = await pool.run(code)`.
+
+    `tier`: which isolation, or None for the strongest that works here. `minimum`: the weakest that is accepted; a weaker machine
+    raises TierUnavailable at the start. `workers`: fork servers, one for each processor if None. `running`: runs at once.
+    `preload`: modules that every run finds imported; `warm`: a program run once after that. `limits`: the default ones.
+    """
+
+    def __init__(
+        self,
+        *,
+        tier: str | None = None,
+        minimum: str = "landlock",
+        workers: int | None = None,
+        running: int | None = None,
+        preload: Sequence[str] = (),
+        warm: str = "",
+        limits: Limits | None = None,
+        i_know_this_is_unsafe: bool = False,
+    ) -> None:
+        for name in (tier or "zygote", minimum):
+            if name not in STRENGTH:
+                raise ValueError(f"{name!r} is no tier; there are: {', '.join(STRENGTH)}")
+        if tier == "none" and not i_know_this_is_unsafe:
+            raise ValueError("tier 'none' has no walls: the code can do all that you can. Say i_know_this_is_unsafe=True")
+        self.limits = limits or Limits()
+        self.tier = ""
+        self._wanted = (tier,) if tier else tuple(t for t in _AUTOMATIC if STRENGTH[t] >= STRENGTH[minimum])
+        if tier and STRENGTH[tier] < STRENGTH[minimum] and tier != "none":
+            raise ValueError(f"tier {tier!r} is weaker than the minimum {minimum!r}")
+        self._count = workers or len(os.sched_getaffinity(0))
+        self._room = asyncio.Semaphore(running or 4 * self._count)
+        self._preload, self._warm = tuple(preload), warm
+        self._workers: list[Worker] = []
+        self._mending = asyncio.Lock()
+        self._names = itertools.count(1)
+        self._closed = False
+
+    async def __aenter__(self) -> SandboxPool:
+        refused = []
+        for tier in self._wanted:
+            try:
+                await self._open(tier)
+                return self
+            except TierUnavailable as error:
+                refused.append(str(error))
+        raise TierUnavailable("; ".join(refused) or "no tier is left to try")
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closed = True
+        for worker in self._workers:
+            worker.close()
+
+    async def _open(self, tier: str) -> None:
+        """All workers of this tier, and one run that shows that a run has its walls."""
+        self.tier = tier
+        try:
+            first = await self._new_worker()
+            self._workers = [first, *await asyncio.gather(*(self._new_worker() for _ in range(self._count - 1)))]
+            tried = await self.run("print(6 * 7)", limits=Limits())
+        except BaseException:
+            self._drop_workers()
+            raise
+        if tried.stdout != "42\n":
+            self._drop_workers()
+            raise TierUnavailable(f"tier {tier!r} cannot be had here: {tried.error or tried.stderr}")
+
+    def _drop_workers(self) -> None:
+        for worker in self._workers:
+            worker.close()
+        self._workers = []
+
+    async def _new_worker(self) -> Worker:
+        worker = Worker(self.tier, self._preload, self._warm)
+        await worker.start()
+        return worker
+
+    @property
+    def features(self) -> Mapping[str, Any]:
+        """What this machine gave to the walls."""
+        return self._workers[0].features if self._workers else {}
+
+    async def run(
+        self,
+        code: str,
+        *,
+        stdin: str | bytes = b"",
+        files: Mapping[str, str | bytes] | None = None,
+        argv: Sequence[str] = (),
+        collect_files: Iterable[str] = (),
+        limits: Limits | None = None,
+    ) -> RunResult:
+        """Runs a program in a process of its own. `files`: what its working folder holds; `collect_files`: names to bring back.
+
+        Never raises for anything the program does. Cancelling the call ends the run. Raises ValueError for a bad file name.
+        """
+        limits = limits or self.limits
+        wanted = [check_name(name) for name in collect_files]
+        payload = encode_payload({"code": code, "argv": list(argv)}, as_files(files))
+        order = self.order("program", limits, show_folder=bool(wanted))
+        async with self._room:
+            try:
+                live = await self.launch(order, limits, payload, as_bytes(stdin))
+            except SandboxError as error:
+                return RunResult("infra_error", tier=self.tier, backend=self.tier, error=str(error))
+            try:
+                await live.ended()
+                return self._result(live, limits, wanted)
+            finally:
+                self.release(live)
+
+    def order(self, mode: Mode, limits: Limits, *, show_folder: bool = False) -> Order:
+        return Order(
+            mode=mode,
+            wall_s=0.0 if mode == "cells" else limits.wall_s,
+            cpu_s=0.0 if mode == "cells" else limits.cpu_s,
+            address_bytes=limits.address_bytes,
+            memory_bytes=limits.memory_bytes,
+            processes=limits.processes,
+            disk_bytes=limits.disk_bytes,
+            files=limits.files,
+            open_files=limits.open_files,
+            show_folder=show_folder,
+            name=f"run-{next(self._names)}",
+        )
+
+    async def launch(
+        self, order: Order, limits: Limits, payload: bytes, stdin: bytes = b"", spare: int | None = None
+    ) -> LiveRun:
+        """A started run on the worker with the least to do. Raises SandboxError if there is none; give it to `release`."""
+        worker = await self._pick()
+        live = LiveRun(worker, order, limits.output_bytes)
+        worker.load += 1
+        try:
+            await live.start(payload, stdin, spare)
+        except OSError as error:
+            worker.load -= 1
+            raise SandboxError(f"the run could not be started: {error}") from error
+        except BaseException:
+            worker.load -= 1
+            raise
+        return live
+
+    def release(self, live: LiveRun) -> None:
+        live.close()
+        live.worker.load -= 1
+
+    async def _pick(self) -> Worker:
+        if self._closed or not self._workers:
+            raise SandboxError("the pool is not open: use it inside `async with`")
+        if not all(worker.alive for worker in self._workers):
+            await self._mend()
+        return min(self._workers, key=lambda worker: worker.load)
+
+    async def _mend(self) -> None:
+        """Puts new workers in the place of dead ones."""
+        async with self._mending:
+            for place, worker in enumerate(self._workers):
+                if not worker.alive:
+                    self._workers[place] = await self._new_worker()
+
+    def _result(self, live: LiveRun, limits: Limits, wanted: Sequence[str] = ()) -> RunResult:
+        stdout, cut_out = live.stdout.take()
+        stderr, cut_err = live.stderr.take()
+        if live.ending is None:
+            return RunResult(
+                "infra_error", stdout=stdout, stderr=stderr, tier=self.tier, backend=self.tier, error=live.trouble
+            )
+        status, error = judge(live.ending, limits, overflowed=live.overflowed)
+        files: dict[str, bytes] = {}
+        if wanted and live.folder is not None:
+            files, left_out = collect(live.folder, wanted, limits.result_bytes)
+            error = error or (f"files over {limits.result_bytes} bytes were left out" if left_out else "")
+        return RunResult(
+            status,
+            exit_code=live.ending.exit_code,
+            signal=live.ending.signal,
+            stdout=stdout,
+            stderr=stderr,
+            truncated=cut_out or cut_err,
+            wall_s=live.ending.wall_s,
+            cpu_s=live.ending.cpu_s,
+            max_rss=live.ending.max_rss,
+            files=files,
+            tier=self.tier,
+            backend=self.tier,
+            error=error,
+        )
+
+
+def as_bytes(text: str | bytes) -> bytes:
+    return text.encode() if isinstance(text, str) else bytes(text)
+
+
+def as_files(files: Mapping[str, str | bytes] | None) -> dict[str, bytes]:
+    return {check_name(name): as_bytes(content) for name, content in (files or {}).items()}
