@@ -8,9 +8,11 @@ What each tier promises, and what it does not, is in docs/sandbox.md.
 
 from __future__ import annotations
 
+from .compare import same_value
 from .limits import Limits
 from .pool import SandboxPool
 from .result import CallResult, CellResult, RunResult, SandboxError, SessionLost, Status, Tier, TierUnavailable
+from .session import Session
 
 __all__ = [
     "CallResult",
@@ -19,8 +21,10 @@ __all__ = [
     "RunResult",
     "SandboxError",
     "SandboxPool",
+    "Session",
     "SessionLost",
     "Status",
     "Tier",
     "TierUnavailable",
+    "same_value",
 ]

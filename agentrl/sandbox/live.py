@@ -18,7 +18,7 @@ _SEALS = 0b1111  # no writing, growing, shrinking, and no other seals
 
 
 class LiveRun:
-    """Call `start`, then await `ended()`. `close` ends it at any time and frees all it holds."""
+    """Call `start`, then await `done`. `close` ends it at any time and frees all it holds."""
 
     def __init__(self, worker: Worker, order: Order, output_cap: int) -> None:
         self.worker = worker
@@ -28,7 +28,7 @@ class LiveRun:
         self.ending: Ending | None = None
         self.folder: int | None = None  # directory descriptor, if the order asked for it
         self._loop = asyncio.get_running_loop()
-        self._finished: asyncio.Future[None] = self._loop.create_future()
+        self.done: asyncio.Future[None] = self._loop.create_future()
         self.ready: asyncio.Future[None] = self._loop.create_future()
         self._cap = output_cap
         self._timer: asyncio.TimerHandle | None = None
@@ -110,7 +110,7 @@ class LiveRun:
         for pipe in (self.stdout, self.stderr):
             pipe.drain()
         self._maybe_finish()
-        if not self._finished.done():  # somebody else holds a pipe: no run of a namespace does
+        if not self.done.done():  # somebody else holds a pipe: no run of a namespace does
             self._loop.call_later(0.2, self._finish)
         return None
 
@@ -123,13 +123,10 @@ class LiveRun:
             self._finish()
 
     def _finish(self) -> None:
-        if not self._finished.done():
-            self._finished.set_result(None)
+        if not self.done.done():
+            self.done.set_result(None)
         if not self.ready.done():
             self.ready.set_result(None)
-
-    async def ended(self) -> None:
-        await self._finished
 
     def close(self) -> None:
         """Ends the run if it goes on: the worker sees its channel close."""

@@ -12,11 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
+from .call import call
 from .collect import check_name, collect
 from .jail.order import Mode, Order, encode_payload
 from .limits import Limits
 from .live import LiveRun
-from .result import STRENGTH, RunResult, SandboxError, TierUnavailable
+from .result import STRENGTH, CallResult, RunResult, SandboxError, TierUnavailable
+from .session import Session
 from .verdict import judge
 from .worker import Worker
 
@@ -131,10 +133,46 @@ class SandboxPool:
             except SandboxError as error:
                 return RunResult("infra_error", tier=self.tier, backend=self.tier, error=str(error))
             try:
-                await live.ended()
-                return self._result(live, limits, wanted)
+                await live.done
+                return self.result(live, limits, wanted)
             finally:
                 self.release(live)
+
+    def session(
+        self,
+        *,
+        files: Mapping[str, str | bytes] | None = None,
+        limits: Limits | None = None,
+        idle_s: float | None = None,
+    ) -> Session:
+        """A stateful session: `async with pool.session() as session: await session.run(cell)`.
+
+        It is not counted among the runs at once. After `idle_s` seconds without a cell it ends.
+        """
+        return Session(self, limits or self.limits, as_files(files), idle_s)
+
+    async def call(
+        self,
+        code: str,
+        function: str,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        files: Mapping[str, str | bytes] | None = None,
+        limits: Limits | None = None,
+    ) -> CallResult:
+        """Runs `code`, calls its `function` and returns the value, which crosses as JSON: compare it with `same_value`.
+
+        One process for one call, so that nothing can be remembered from case to case. The value counts only if the process ended by
+        itself with exit code 0 and said exactly one thing. Raises TypeError if the arguments are not JSON's.
+        """
+        head = {"code": code, "function": function, "args": list(args), "kwargs": dict(kwargs or {})}
+        return await call(self, head, as_files(files), limits or self.limits)
+
+    @property
+    def room(self) -> asyncio.Semaphore:
+        """Of the runs at once."""
+        return self._room
 
     def order(self, mode: Mode, limits: Limits, *, show_folder: bool = False) -> Order:
         return Order(
@@ -186,7 +224,8 @@ class SandboxPool:
                 if not worker.alive:
                     self._workers[place] = await self._new_worker()
 
-    def _result(self, live: LiveRun, limits: Limits, wanted: Sequence[str] = ()) -> RunResult:
+    def result(self, live: LiveRun, limits: Limits, wanted: Sequence[str] = ()) -> RunResult:
+        """What a run came to. If it has not ended, that is the sandbox's failure."""
         stdout, cut_out = live.stdout.take()
         stderr, cut_err = live.stderr.take()
         if live.ending is None:

@@ -43,15 +43,19 @@ class CappedPipe:
         return True
 
     def drain(self) -> None:
-        """Takes all that is there now."""
-        while self.open and self._read():
+        """Takes what is there now, up to the cap."""
+        while self.open and not self.truncated and self._read():
             pass
 
     def take(self) -> tuple[str, bool]:
         """(text, truncated) since the last time; the cap counts anew."""
-        text, cut = b"".join(self._parts).decode("utf-8", "replace"), self.truncated
+        content, cut = self.take_bytes()
+        return content.decode("utf-8", "replace"), cut
+
+    def take_bytes(self) -> tuple[bytes, bool]:
+        content, cut = b"".join(self._parts), self.truncated
         self._parts, self._size, self.truncated = [], 0, False
-        return text, cut
+        return content, cut
 
     def close(self) -> None:
         if self.open:

@@ -17,6 +17,9 @@ from typing import Any, NoReturn
 MEMORY_EXIT = 137  # exit code for an uncaught MemoryError, as a shell reports a process that was killed for memory
 
 
+_HERE = os.path.dirname(__file__)
+
+
 def fresh_main() -> dict[str, Any]:
     """An empty `__main__`; returns its namespace."""
     module = ModuleType("__main__")
@@ -60,9 +63,9 @@ def exit_code(value: object) -> int:
 
 
 def _print_error(error: BaseException) -> None:
-    """Without the frames of this file, through the code's own `sys.excepthook` if it set one."""
+    """Without the frames of this package, through the code's own `sys.excepthook` if it set one."""
     trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+    while trace is not None and os.path.dirname(trace.tb_frame.f_code.co_filename) == _HERE:
         trace = trace.tb_next
     try:
         if sys.excepthook is not sys.__excepthook__:
@@ -75,11 +78,18 @@ def _print_error(error: BaseException) -> None:
 
 def leave(code: int) -> NoReturn:
     """Waits for threads, runs exit handlers and flushes, inside the time limit, then ends without tearing down."""
+    code = _flush() or code  # at once: what was printed is not lost if a thread never ends
     code = guarded(threading._shutdown) or code  # type: ignore[attr-defined]
     guarded(atexit._run_exitfuncs)
+    os._exit(_flush() or code)
+
+
+def _flush() -> int:
+    """Exit code 120, as Python's own, if what was written cannot be flushed."""
+    failed = 0
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except BaseException:
-            code = code or 120  # what Python ends with in this case
-    os._exit(code)
+            failed = 120
+    return failed

@@ -20,10 +20,9 @@ MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV = 1, 2, 4
 _AT_FDCWD, _AT_RECURSIVE, _AT_EMPTY_PATH = -100, 0x8000, 0x1000
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP = 1, 4, 22
-_PR_CAPBSET_DROP, _PR_SET_SECUREBITS, _PR_SET_NO_NEW_PRIVS = 24, 28, 38
+_PR_SET_NO_NEW_PRIVS = 38
 _PR_SET_CHILD_SUBREAPER, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 36, 47, 4
 _SECCOMP_MODE_FILTER = 2
-_LAST_CAPABILITY = 63
 
 # The numbers of these are alike on every architecture that came after 2019; pivot_root and capset are not.
 _NR_MOUNT_SETATTR = 442
@@ -106,12 +105,8 @@ def no_new_privileges() -> None:
 
 
 def drop_capabilities() -> None:
-    """Every set of them, and the sets that could give them back. Needs none, and is final."""
-    for capability in range(_LAST_CAPABILITY + 1):
-        if _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) < 0:
-            break  # EINVAL after the last that this kernel knows, EPERM without CAP_SETPCAP: nothing to give up then
-    _libc.prctl(_PR_SET_SECUREBITS, 0x2F, 0, 0, 0)  # no rights by being user 0, locked; fails where there is no need
-    _libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+    """All that are held. With no_new_privileges before, no program that is started can give any back."""
+    _prctl("CAP_AMBIENT", _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
     header = struct.pack("=Ii", 0x20080522, 0)
     raw(_NR_CAPSET[platform.machine()], header, struct.pack("=6I", *[0] * 6), what="capset")
 
