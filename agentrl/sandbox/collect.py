@@ -14,7 +14,9 @@ def check_name(name: str) -> str:
     """A relative path of plain parts. Raises ValueError else."""
     parts = name.split("/")
     if not name or "\0" in name or any(part in ("", ".", "..") for part in parts):
-        raise ValueError(f"{name!r} is no name of a file below the working folder: give a relative path without . and ..")
+        raise ValueError(
+            f"{name!r} is no name of a file below the working folder: give a relative path without . and .."
+        )
     return name
 
 

@@ -9,7 +9,8 @@ from typing import Any
 def same_value(got: Any, wanted: Any, *, tolerance: float = 0.0) -> bool:
     """Equal in value and type. A bool is no int, an int no float, nan equals nothing; a tuple counts as a list.
 
-    `tolerance` above zero: numbers may differ by so much, absolutely or relative to `wanted`, and an int may stand for a float.
+    `tolerance` above zero: numbers may differ by so much, absolutely or relative to `wanted`, and an int may stand
+    for a float.
     """
     if isinstance(wanted, list | tuple):
         return (

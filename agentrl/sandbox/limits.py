@@ -11,8 +11,9 @@ MIB = 1 << 20
 class Limits:
     """Times in seconds, sizes in bytes. Each must be above zero.
 
-    `wall_s` is from the start of the program, `cpu_s` the sum over its processes. `address_bytes` is for each process,
-    `memory_bytes` for all of them together. `output_bytes` is for stdout and stderr each. `result_bytes` is for all collected files.
+    `wall_s` is from the start of the program, `cpu_s` the sum over its processes. `address_bytes` is for each
+    process, `memory_bytes` for all of them together. `output_bytes` is for stdout and stderr each. `result_bytes` is
+    for all collected files.
     """
 
     wall_s: float = 10.0

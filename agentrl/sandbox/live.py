@@ -35,7 +35,7 @@ class LiveRun:
         self._channel: socket.socket | None = None
 
     async def start(self, payload: bytes, stdin: bytes, spare: int | None = None) -> None:
-        """Sends the order. Raises SandboxError if the worker is gone, OSError if this process has no descriptors left."""
+        """Sends the order. Raises SandboxError if the worker is gone, OSError without descriptors left."""
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         given = [theirs.detach()]
         try:

@@ -28,9 +28,10 @@ _AUTOMATIC = ("zygote", "landlock")
 class SandboxPool:
     """Runs untrusted Python. Use it as `async with SandboxPool() as pool: result = await pool.run(code)`.
 
-    `tier`: which isolation, or None for the strongest that works here. `minimum`: the weakest that is accepted; a weaker machine
-    raises TierUnavailable at the start. `workers`: fork servers, one for each processor if None. `running`: runs at once.
-    `preload`: modules that every run finds imported; `warm`: a program run once after that. `limits`: the default ones.
+    `tier`: which isolation, or None for the strongest that works here. `minimum`: the weakest that is accepted; a
+    weaker machine raises TierUnavailable at the start. `workers`: fork servers, one for each processor if None.
+    `running`: runs at once. `preload`: modules that every run finds imported; `warm`: a program run once after that.
+    `limits`: the default ones.
     """
 
     def __init__(
@@ -49,7 +50,9 @@ class SandboxPool:
             if name not in STRENGTH:
                 raise ValueError(f"{name!r} is no tier; there are: {', '.join(STRENGTH)}")
         if tier == "none" and not i_know_this_is_unsafe:
-            raise ValueError("tier 'none' has no walls: the code can do all that you can. Say i_know_this_is_unsafe=True")
+            raise ValueError(
+                "tier 'none' has no walls: the code can do all that you can. Say i_know_this_is_unsafe=True"
+            )
         self.limits = limits or Limits()
         self.tier = ""
         self._wanted = (tier,) if tier else tuple(t for t in _AUTOMATIC if STRENGTH[t] >= STRENGTH[minimum])
@@ -119,9 +122,11 @@ class SandboxPool:
         collect_files: Iterable[str] = (),
         limits: Limits | None = None,
     ) -> RunResult:
-        """Runs a program in a process of its own. `files`: what its working folder holds; `collect_files`: names to bring back.
+        """Runs a program in a process of its own. `files`: what its working folder holds; `collect_files`: names to
+        bring back.
 
-        Never raises for anything the program does. Cancelling the call ends the run. Raises ValueError for a bad file name.
+        Never raises for anything the program does. Cancelling the call ends the run. Raises ValueError for a bad file
+        name.
         """
         limits = limits or self.limits
         wanted = [check_name(name) for name in collect_files]
@@ -163,8 +168,9 @@ class SandboxPool:
     ) -> CallResult:
         """Runs `code`, calls its `function` and returns the value, which crosses as JSON: compare it with `same_value`.
 
-        One process for one call, so that nothing can be remembered from case to case. The value counts only if the process ended by
-        itself with exit code 0 and said exactly one thing. Raises TypeError if the arguments are not JSON's.
+        One process for one call, so that nothing can be remembered from case to case. The value counts only if the
+        process ended by itself with exit code 0 and said exactly one thing. Raises TypeError if the arguments are not
+        JSON's.
         """
         head = {"code": code, "function": function, "args": list(args), "kwargs": dict(kwargs or {})}
         return await call(self, head, as_files(files), limits or self.limits)
@@ -192,7 +198,7 @@ class SandboxPool:
     async def launch(
         self, order: Order, limits: Limits, payload: bytes, stdin: bytes = b"", spare: int | None = None
     ) -> LiveRun:
-        """A started run on the worker with the least to do. Raises SandboxError if there is none; give it to `release`."""
+        """A started run on the worker with the least to do; give it to `release`. Raises SandboxError if it fails."""
         worker = await self._pick()
         live = LiveRun(worker, order, limits.output_bytes)
         worker.load += 1

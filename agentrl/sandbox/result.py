@@ -32,11 +32,12 @@ class SessionLost(SandboxError):
 class RunResult:
     """How a program ended. Times in seconds, sizes in bytes.
 
-    `status`: `ok` ended by itself with exit code 0; `error` with another one; `timeout` wall or processor time; `memory`;
-    `output_limit`; `signal` died of one, such as a segmentation fault; `infra_error` the sandbox failed, which says nothing about
-    the program and must never be scored. `stdout` and `stderr` are decoded as UTF-8 with U+FFFD for what is not; `truncated` if
-    either is not whole. `cpu_s` sums over all processes, `max_rss` is of the largest one. `files`: the collected ones that there
-    were, as bytes. `error`: a sentence for people, empty for `ok`.
+    `status`: `ok` ended by itself with exit code 0; `error` with another one; `timeout` wall or processor time;
+    `memory`; `output_limit`; `signal` died of one, such as a segmentation fault; `infra_error` the sandbox failed,
+    which says nothing about the program and must never be scored. `stdout` and `stderr` are decoded as UTF-8 with
+    U+FFFD for what is not; `truncated` if either is not whole. `cpu_s` sums over all processes, `max_rss` is of the
+    largest one. `files`: the collected ones that there were, as bytes. `error`: a sentence for people, empty for
+    `ok`.
     """
 
     status: Status
@@ -60,7 +61,7 @@ class RunResult:
 
 @dataclass(frozen=True, slots=True)
 class CallResult:
-    """What a function returned. `value` means something only if `run.ok`; else it is None. `run` is how its process ended."""
+    """What a function returned. `value` counts only if `run.ok`, else it is None. `run` is how its process ended."""
 
     value: Any
     run: RunResult
@@ -74,8 +75,9 @@ class CallResult:
 class CellResult:
     """What one cell of a session came to. `error` is the name of the exception, or why the session is lost.
 
-    `status`: `ok`, `error`, `timeout` (interrupted at its limit; the session goes on unless `lost`), `memory`, `output_limit`,
-    `signal`, `infra_error`. All of it is the word of the code that ran, but for `lost` and what goes with it.
+    `status`: `ok`, `error`, `timeout` (interrupted at its limit; the session goes on unless `lost`), `memory`,
+    `output_limit`, `signal`, `infra_error`. All of it is the word of the code that ran, but for `lost` and what goes
+    with it.
     """
 
     status: Status

@@ -1,7 +1,7 @@
 """A stateful session: one jailed process that stays and runs cell after cell, as a notebook's kernel does.
 
-The conversation with it is a conversation with the code that runs there: an answer that makes no sense ends the session, and no
-answer is more than the code's own word. Verdicts are to be had from `SandboxPool.run` and `call`.
+The conversation with it is a conversation with the code that runs there: an answer that makes no sense ends the
+session, and no answer is more than the code's own word. Verdicts are to be had from `SandboxPool.run` and `call`.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ class Session:
     async def run(self, cell: str, *, wall_s: float | None = None) -> CellResult:
         """Runs a cell and returns what it wrote; the value of a last expression is shown as at a prompt.
 
-        At its limit it is interrupted as by control-C, and a second later killed. Raises SessionLost if the session has ended
-        before this cell, by a limit, idleness, `exit()` or `close`.
+        At its limit it is interrupted as by control-C, and a second later killed. Raises SessionLost if the session
+        has ended before this cell, by a limit, idleness, `exit()` or `close`.
         """
         async with self._turn:
             if self._live is None:
@@ -97,8 +97,9 @@ class Session:
         """(answer, or None if there was none that makes sense; whether the limit passed)."""
         talk = asyncio.ensure_future(self._talk(cell))
         if not live.ready.done():
-            await asyncio.wait({live.ready, talk}, return_when=asyncio.FIRST_COMPLETED)
-        watch = {talk, live.done}
+            either: set[asyncio.Future[Any]] = {live.ready, talk}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        watch: set[asyncio.Future[Any]] = {talk, live.done}
         late = False
         try:
             await asyncio.wait(watch, timeout=wall_s, return_when=asyncio.FIRST_COMPLETED)
@@ -179,5 +180,7 @@ class Session:
             self._idle = self._loop.call_later(self._idle_s, self._expire)
 
     def _expire(self) -> None:
-        self.lost = RunResult("timeout", tier=self.pool.tier, backend=self.pool.tier, error=f"idle for {self._idle_s} s")
+        self.lost = RunResult(
+            "timeout", tier=self.pool.tier, backend=self.pool.tier, error=f"idle for {self._idle_s} s"
+        )
         self.close()

@@ -1,4 +1,4 @@
-"""Reading what a run writes: always, so that it never waits for us, and up to a cap, so that it cannot fill our memory."""
+"""Reading what a run writes: always, so that it never waits for us; up to a cap, so that our memory is not filled."""
 
 from __future__ import annotations
 

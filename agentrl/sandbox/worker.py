@@ -48,7 +48,7 @@ class Worker:
         self.features: dict[str, Any] = {}
         self.load = 0  # runs that are under way here
         self.alive = False
-        self._config = {"tier": tier, "preload": list(preload), "warm": warm}
+        self._config: dict[str, Any] = {"tier": tier, "preload": list(preload), "warm": warm}
         self._base = ""
         self._on_death: list[Callable[[], None]] = []
 
@@ -57,32 +57,33 @@ class Worker:
         if self.tier != "zygote":
             _sweep()
             self._base = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-")
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        command = [os.path.realpath(sys.executable), "-I", "-X", "utf8", "-c", _START, str(theirs.fileno())]
-        command[0] = sys.executable  # a virtual environment is found by the name that its interpreter is called by
-        with theirs:
-            self._process = subprocess.Popen(
-                command, pass_fds=[theirs.fileno()], env=_ENVIRONMENT, cwd="/", start_new_session=True,
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            )  # fmt: skip
-        ours.setblocking(False)
-        self._control = ours
+        self._spawn()
         self._loop = asyncio.get_running_loop()
         try:
-            ours.send(json.dumps({**self._config, "base": self._base}).encode())
-            answer = await asyncio.wait_for(self._loop.sock_recv(ours, 1 << 16), _START_S)
+            self._control.send(json.dumps({**self._config, "base": self._base}).encode())
+            answer = await asyncio.wait_for(self._loop.sock_recv(self._control, 1 << 16), _START_S)
+            said: dict[str, Any] = json.loads(answer or b'{"error": "the process died while starting"}')
         except (OSError, TimeoutError) as error:
-            answer = json.dumps({"error": f"no answer: {error or 'it took too long'}"}).encode()
+            said = {"error": f"no answer: {error or 'it took too long'}"}
         except BaseException:
             self._end_process()
             raise
-        said = json.loads(answer) if answer else {"error": "the process died while starting"}
         if "error" in said:
             self._end_process()
             raise TierUnavailable(f"tier {self.tier!r} cannot be had here: {said['error']}")
         self.features = said["features"]
         self.alive = True
-        self._loop.add_reader(ours, self._died)
+        self._loop.add_reader(self._control, self._died)
+
+    def _spawn(self) -> None:
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control.setblocking(False)
+        command = [sys.executable, "-I", "-X", "utf8", "-c", _START, str(theirs.fileno())]
+        with theirs:
+            self._process = subprocess.Popen(
+                command, pass_fds=[theirs.fileno()], env=_ENVIRONMENT, cwd="/", start_new_session=True,
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
 
     @property
     def pid(self) -> int:

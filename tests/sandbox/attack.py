@@ -128,9 +128,7 @@ async def complaints(pool: SandboxPool, attack: Attack) -> list[str]:
         wrong.append(f"left over: {left}")
     if (grown := (psutil.Process().memory_info().rss - rss) >> 20) > expect.get("supervisor_rss_mb", 300):
         wrong.append(f"this process grew by {grown} MB")
-    wrong += [f"{path} exists" for path in expect.get("host_absent", ()) if os.path.lexists(path)]
-    if _ipc() != ipc:
-        wrong.append("an IPC object is left")
+    wrong += _on_the_machine(expect, ipc)
     if not (alive := await pool.run("print('alive')")).ok:
         wrong.append(f"the pool is broken afterwards: {alive}")
     return wrong if keep else []
@@ -151,8 +149,15 @@ def _of_run(result: RunResult, expect: dict[str, Any]) -> list[str]:
     if result.max_rss >> 20 > expect.get("max_rss_mb", 1200):
         wrong.append(f"{result.max_rss >> 20} MB")
     for word in expect.get("collect_must_not_contain", ()):
-        wrong += [f"collected {name} with {word!r}" for name, content in result.files.items() if word.encode() in content]
+        wrong += [
+            f"collected {name} with {word!r}" for name, content in result.files.items() if word.encode() in content
+        ]
     return [f"{each}; stdout {result.stdout[:300]!r}, stderr {result.stderr[-300:]!r}" for each in wrong]
+
+
+def _on_the_machine(expect: dict[str, Any], ipc: list[str]) -> list[str]:
+    wrong = [f"{path} exists" for path in expect.get("host_absent", ()) if os.path.lexists(path)]
+    return wrong + (["an IPC object is left"] if _ipc() != ipc else [])
 
 
 def _ipc() -> list[str]:

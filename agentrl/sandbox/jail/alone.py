@@ -1,7 +1,8 @@
 """Walls without namespaces, for containers that forbid them: Landlock for files, a stricter filter for everything else.
 
-A run is one process: it may start threads, but no process and no program, since leftovers could not be killed surely. It has no
-sockets, may signal only itself, and works in a folder of its own. Its disk use is limited for each file, not as a sum.
+A run is one process: it may start threads, but no process and no program, since leftovers could not be killed surely.
+It has no sockets, may signal only itself, and works in a folder of its own. Its disk use is limited for each file,
+not as a sum.
 """
 
 from __future__ import annotations
@@ -71,7 +72,12 @@ class Alone:
         sc.install_filter(seccomp.build(without_namespaces(os.getpid())))
 
     def tidy(self, order: Order) -> None:
-        shutil.rmtree(f"{self._base}/{order.name}", ignore_errors=True)
+        folder = f"{self._base}/{order.name}"
+        for path, folders, _ in os.walk(folder):
+            for name in (path, *(f"{path}/{each}" for each in folders)):
+                if not os.path.islink(name):
+                    os.chmod(name, 0o700)  # the run may have locked us out; its process is gone
+        shutil.rmtree(folder, ignore_errors=True)
 
     def usage(self, pids: list[int]) -> dict[int, tuple[int, float]]:
         return self._table.usage(pids)

@@ -1,8 +1,8 @@
 """A worker's start: enters its walls, loads what runs should find loaded, then serves.
 
-Started as `python -I -c START <control descriptor>`; the first message on that socket is JSON: `tier`, `preload` (names of modules),
-`warm` (a program that is run once, to load what modules load late) and `base` (a folder, where runs need one on disk). It answers
-`{"features": ...}` or `{"error": ...}`.
+Started as `python -I -c START <control descriptor>`; the first message on that socket is JSON: `tier`, `preload`
+(names of modules), `warm` (a program that is run once, to load what modules load late) and `base` (a folder, where
+runs need one on disk). It answers `{"features": ...}` or `{"error": ...}`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 from . import namespaces, seccomp
 from .alone import Alone
 from .namespaces import Namespaces
+from .none import NoWalls
 from .server import Server
 from .walls import Walls
 
@@ -35,7 +36,7 @@ def main() -> None:
             raise OSError("the filter of system calls does not know this machine's architecture")
         if config["tier"] == "zygote":
             namespaces.enter(lambda alive: _work(control, config, Namespaces(), alive))
-        _work(control, config, Alone(config["base"]), None)
+        _work(control, config, (NoWalls if config["tier"] == "none" else Alone)(config["base"]), None)
     except OSError as error:
         _say(control, {"error": str(error)})
         raise SystemExit(1) from None

@@ -127,4 +127,6 @@ def _plain(value: Any, depth: int = 0) -> Any:
         return {key: _plain(each, depth + 1) for key, each in value.items()}
     if value is None or kind in (bool, int, float, str):
         return value
-    raise TypeError(f"the value holds a {kind.__name__}: JSON has None, bool, int, float, str, list and dict with str keys")
+    raise TypeError(
+        f"the value holds a {kind.__name__}: JSON has None, bool, int, float, str, list and dict with str keys"
+    )

@@ -1,7 +1,7 @@
 """Landlock: which files a process may read and write, for itself and its children, for good. Needs no rights.
 
-In: folders to read and folders to write. Out: nothing; the caller is confined. `abi()` says what the kernel knows: 0 is no
-Landlock, 4 adds TCP, 5 devices' ioctl, 6 keeps signals and abstract unix sockets inside.
+In: folders to read and folders to write. Out: nothing; the caller is confined. `abi()` says what the kernel knows: 0
+is no Landlock, 4 adds TCP, 5 devices' ioctl, 6 keeps signals and abstract unix sockets inside.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Walls of namespaces: a run sees its own processes, files, users and an empty network, and nothing else exists for it.
 
-The worker itself lives in namespaces that it owns (`enter`); each run gets its own process, mount and user namespace inside.
-Needs no rights, only a kernel and a container that allow user namespaces.
+The worker itself lives in namespaces that it owns (`enter`); each run gets its own process, mount and user namespace
+inside. Needs no rights, only a kernel and a container that allow user namespaces.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The order for one run, as it travels from the pool to a worker: limits and what to do. Plain data, both sides know it."""
+"""The order for one run, as it travels from the pool to a worker: limits and what to do. Both sides know it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from typing import Any, Literal
 DESCRIPTORS = ("channel", "stdin", "stdout", "stderr", "payload")
 
 # First byte of a message on a run's channel.
-READY, BROKEN, DONE = b"R", b"F", b"D"  # to the pool: walls are up; walls failed, with the reason; ended, with the facts
+READY, BROKEN, DONE = (
+    b"R",
+    b"F",
+    b"D",
+)  # to the pool: walls are up; walls failed, with the reason; ended, with the facts
 KILL, INTERRUPT = b"K", b"I"  # to the worker: end the run, with the reason; press control-C
 
 Mode = Literal["program", "cells", "call"]

@@ -1,16 +1,16 @@
 """Which system calls a run may make: what is allowed, what is refused by name, and conditions on arguments.
 
-All that is not named here does not exist for the run (ENOSYS), so that a newer kernel's calls are not allowed by accident.
-Not allowed on purpose: memory that nobody counts (memfd, System V shared memory, message queues), namespaces and mounts,
-other processes' memory, keys, io_uring, bpf, performance counters, files by handle, clocks, priorities.
+All that is not named here does not exist for the run (ENOSYS), so that a newer kernel's calls are not allowed by
+accident. Not allowed on purpose: memory that nobody counts (memfd, System V shared memory, message queues),
+namespaces and mounts, other processes' memory, keys, io_uring, bpf, performance counters, files by handle, clocks,
+priorities.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-ALLOWED = frozenset(
-    """
+_ALLOWED = """
 accept accept4 access alarm arch_prctl bind brk capget chdir chmod chown clock_getres clock_gettime clock_nanosleep
 clone close close_range connect copy_file_range creat dup dup2 dup3 epoll_create epoll_create1 epoll_ctl epoll_pwait
 epoll_pwait2 epoll_wait eventfd eventfd2 execve execveat exit exit_group faccessat faccessat2 fadvise64 fallocate
@@ -30,11 +30,9 @@ setrlimit setsid setsockopt shutdown sigaltstack signalfd signalfd4 socket socke
 symlink symlinkat sync sync_file_range sysinfo tee tgkill time timer_create timer_delete timer_getoverrun
 timer_gettime timer_settime timerfd_create timerfd_gettime timerfd_settime times tkill truncate umask uname unlink
 unlinkat utime utimensat utimes vfork wait4 waitid write writev
-""".split()
-)
+"""
 
-REFUSED = frozenset(  # EPERM, which is the truth; the rest says ENOSYS
-    """
+_REFUSED = """
 acct add_key adjtimex bpf capset chroot clock_adjtime clock_settime delete_module fanotify_init fanotify_mark
 finit_module fremovexattr fsconfig fsetxattr fsmount fsopen fspick init_module io_uring_enter io_uring_register
 io_uring_setup ioperm iopl ioprio_set kcmp kexec_file_load kexec_load keyctl lremovexattr lsetxattr mbind
@@ -45,8 +43,10 @@ reboot removexattr request_key sched_setattr sched_setparam sched_setscheduler s
 set_mempolicy setdomainname setfsgid setfsuid setgid setgroups sethostname setns setregid setresgid setresuid
 setreuid settimeofday setuid setxattr shmat shmctl shmdt shmget swapoff swapon syslog umount2 unshare userfaultfd
 vhangup vmsplice
-""".split()
-)
+"""
+
+ALLOWED = frozenset(_ALLOWED.split())
+REFUSED = frozenset(_REFUSED.split())  # EPERM, which is the truth; the rest says ENOSYS
 
 
 class Only(NamedTuple):
@@ -102,7 +102,7 @@ def with_namespaces(unix_sockets: bool) -> dict[str, Rule]:
 
 
 def without_namespaces(pid: int) -> dict[str, Rule]:
-    """Rules for a run that shares the machine's processes and network: one process, no sockets, signals to itself only."""
+    """Rules for a run that shares the machine's processes and network: one process, no sockets, signals to itself."""
     signals = {"kill": Only(0, (0, pid)), "tgkill": Only(0, (pid,)), "rt_sigqueueinfo": Only(0, (pid,))}
     others = ("tkill", "rt_tgsigqueueinfo", "pidfd_send_signal", "pidfd_open", "getpriority", "sched_getscheduler")
     return EVERYWHERE | {

@@ -1,7 +1,7 @@
 """What the processes of runs use, read from /proc. Knows no limits.
 
-Memory counts what a process has for itself. Pages that a fork still shares are counted once: where the plain sum looks large,
-the kernel's proportional figure is read instead, which is exact and costs more.
+Memory counts what a process has for itself. Pages that a fork still shares are counted once: where the plain sum
+looks large, the kernel's proportional figure is read instead, which is exact and costs more.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class ProcessTable:
         return memory, sum(cpu[pid] for pid in members)
 
     def _all(self) -> tuple[dict[int, int], dict[int, float]]:
-        """Parent and processor time of every process; the time of children that were waited for counts with the parent."""
+        """Parent and processor time of every process, with the time of the children that it has waited for."""
         parents, cpu = {}, {}
         for name in os.listdir(self._proc):
             if name.isdigit() and (text := self._read(f"{name}/stat")):

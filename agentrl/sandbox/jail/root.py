@@ -1,4 +1,5 @@
-"""Builds the root that runs live in: the system's programs and the interpreter, read-only, and nothing else of the machine.
+"""Builds the root that runs live in: the system's programs and the interpreter, read-only, and nothing else of the
+machine.
 
 Called once by a worker in its own mount namespace; afterwards the machine's own files are out of reach for good.
 """

@@ -1,7 +1,9 @@
-"""Builds a seccomp filter from rules: bytes of classic BPF, 8 an instruction. Pure; `syscalls.install_filter` installs it.
+"""Builds a seccomp filter from rules: bytes of classic BPF, 8 an instruction. Pure; `syscalls.install_filter`
+installs it.
 
-The numbers are sorted into ranges with one answer each, which are bisected. The kernel walks the filter for every number when
-it is installed and remembers those that are always allowed: a straight walk would make that take half a millisecond.
+The numbers are sorted into ranges with one answer each, which are bisected. The kernel walks the filter for every
+number when it is installed and remembers those that are always allowed: a straight walk would make that take half a
+millisecond.
 """
 
 from __future__ import annotations

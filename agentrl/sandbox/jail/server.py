@@ -1,7 +1,7 @@
 """The fork server: takes orders from the pool, forks a process for each, and says how it ended.
 
-In: orders with descriptors over a socket. Out: on each run's own channel, the facts of its end. It forms no verdict, and sees
-neither code nor output: those pass it by in descriptors.
+In: orders with descriptors over a socket. Out: on each run's own channel, the facts of its end. It forms no verdict,
+and sees neither code nor output: those pass it by in descriptors.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class Run:
     channel: socket.socket
     began: float
     killed: str = ""
-    peak: int = 0
+    peak: int = 0  # bytes
+    cpu_s: float = 0.0  # as far as it was watched
     ended: bool = False
 
 
@@ -136,7 +137,7 @@ class Server:
                 self._judge(self._runs[pid], memory, cpu_s)
 
     def _judge(self, run: Run, memory: int, cpu_s: float) -> None:
-        run.peak = max(run.peak, memory)
+        run.peak, run.cpu_s = max(run.peak, memory), max(run.cpu_s, cpu_s)
         if memory > run.order.memory_bytes:
             self._kill(run, "memory")
         elif run.order.cpu_s and cpu_s > run.order.cpu_s:
@@ -181,7 +182,7 @@ def _ending(run: Run, status: int, used: resource.struct_rusage, wall_s: float) 
         signal=os.WTERMSIG(status) if signalled else None,
         killed=run.killed,
         wall_s=round(wall_s, 6),
-        cpu_s=round(used.ru_utime + used.ru_stime, 6),
+        cpu_s=round(max(run.cpu_s, used.ru_utime + used.ru_stime), 6),
         max_rss=used.ru_maxrss * 1024,
-        peak_memory=max(run.peak, 0),
+        peak_memory=run.peak,
     )

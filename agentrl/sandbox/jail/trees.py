@@ -1,7 +1,7 @@
 """Which folders of the machine a run may see, and where they stand inside.
 
-In: the running interpreter. Out: (outside, inside) pairs, and the interpreter's own notes of paths changed to match. A folder
-that lies below a name that is used inside for something else (/work, /tmp, ...) gets another name there.
+In: the running interpreter. Out: (outside, inside) pairs, and the interpreter's own notes of paths changed to match.
+A folder that lies below a name that is used inside for something else (/work, /tmp, ...) gets another name there.
 """
 
 from __future__ import annotations

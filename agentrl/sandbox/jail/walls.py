@@ -25,7 +25,7 @@ class Walls(Protocol):
         """As `os.fork`, for the first process of a run."""
 
     def enclose(self, order: Order) -> str:
-        """In that process: puts the walls up, for good, all but the filter of system calls. Returns the run's folder."""
+        """In that process: puts all walls up but the filter of system calls, for good. Returns the run's folder."""
 
     def shut(self) -> None:
         """In that process, last: installs the filter of system calls."""
@@ -38,7 +38,7 @@ class Walls(Protocol):
 
 
 def set_limits(order: Order) -> None:
-    """Limits of the kernel's for one process and its children. The hard limits are the same, so that none can be raised."""
+    """Limits of the kernel's for one process and its children. Hard limits too, so that none can be raised."""
     cpu = max(1, int(order.cpu_s + 0.999)) if order.cpu_s else resource.RLIM_INFINITY
     for name, value in (
         ("AS", order.address_bytes),
