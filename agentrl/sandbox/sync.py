@@ -21,8 +21,8 @@ class SyncSandboxPool:
 
     def __init__(self, **settings: Any) -> None:
         self._pool = SandboxPool(**settings)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="sandbox", daemon=True)
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, name="sandbox", daemon=True)
 
     def __enter__(self) -> SyncSandboxPool:
         self._thread.start()
@@ -40,13 +40,13 @@ class SyncSandboxPool:
         self._stop()
 
     def _stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
-        self._loop.close()
+        self.loop.close()
 
     def wait_for(self, work: Coroutine[Any, Any, T]) -> T:
         """Runs a coroutine in the pool's loop. If the waiting is interrupted, so is the work."""
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        future = asyncio.run_coroutine_threadsafe(work, self.loop)
         try:
             return future.result()
         except BaseException:

@@ -45,7 +45,7 @@ REACHING: list[Attack] = [
         _CALL + "import struct\nparent = os.getppid()\n"
         "start = int([l for l in open(f'/proc/{parent}/maps') if '[heap]' in l][0].split('-')[0], 16)\n"
         "into = ctypes.create_string_buffer(64)\nlocal = struct.pack('QQ', ctypes.addressof(into), 64)\n"
-        "if call(310, parent, local, 1, struct.pack('QQ', start, 64), 1, 0) > 0: print('ESCAPED')",
+        "if call(310, parent, local, 1, struct.pack('QQ', start, 64), 1, ctypes.c_long(0)) > 0: print('ESCAPED')",
         control="anybody",
     ),
     hostile("root_of_first", "import os\nprint('ESCAPED', os.listdir('/proc/1/root/tmp/sbx-canary'))"),
