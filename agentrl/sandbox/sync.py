@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class SyncSandboxPool:
-    """`with SyncSandboxPool() as pool: result = pool.run(code)`. Arguments as of SandboxPool; may be used from any thread."""
+    """`with SyncSandboxPool() as pool: result = pool.run(code)`. Arguments as of SandboxPool; for any thread."""
 
     def __init__(self, **settings: Any) -> None:
         self._pool = SandboxPool(**settings)
@@ -94,6 +94,6 @@ class SyncSession:
 
 
 def run_sync(code: str, *, limits: Limits | None = None, tier: str | None = None, **arguments: Any) -> RunResult:
-    """One program in a pool of its own: some tenths of a second, most of it for the pool. `arguments`: of SandboxPool.run."""
+    """One program in a pool of its own, which takes some tenths of a second. `arguments`: of SandboxPool.run."""
     with SyncSandboxPool(tier=tier, workers=1, limits=limits) as pool:
         return pool.run(code, **arguments)

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import socket
+import textwrap
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +34,9 @@ CASES = {"sum_of_squares": [([1, 2, 3], 14), ([4, -5, 6], 77), ([10], 100)]}
 STDOUT = {"squares_1_to_5": ["1", "4", "9", "16", "25"]}
 
 
+ENDS = ["ok", "error", "memory", "signal", "timeout", "output_limit"]
+
+
 @dataclass(frozen=True)
 class Attack:
     name: str
@@ -42,8 +46,12 @@ class Attack:
 
 def hostile(name: str, code: str, **expect: Any) -> Attack:
     """One of our own. Unless said otherwise it may end as it likes, but not by the sandbox's failure."""
-    ends = ["ok", "error", "memory", "signal", "timeout", "output_limit"]
-    return Attack(name, code, {"kind": "run", "status": ends, **expect})
+    return Attack(name, textwrap.dedent(code).lstrip(), {"kind": "run", "status": ENDS, **expect})
+
+
+def candidate(name: str, code: str, *, reward: int = 0) -> Attack:
+    """One of our own that is to be graded."""
+    return hostile(name, code, kind="grade", task="sum_of_squares", reward=reward)
 
 
 def read(folder: Path) -> list[Attack]:

@@ -11,14 +11,16 @@ import os
 import pytest
 
 from agentrl.sandbox import Limits, SyncSandboxPool
+from tests.sandbox.asking import ASKING
 from tests.sandbox.attack import GIVEN, LIMITS, Attack, complaints, read
-from tests.sandbox.loading import GRADED, LOADING
+from tests.sandbox.grading import GRADED
+from tests.sandbox.loading import LOADING
 from tests.sandbox.reaching import REACHING
 
 pytestmark = pytest.mark.usefixtures("bait")
 
 FOREIGN = read(GIVEN) if GIVEN.is_dir() else []
-OWN = [*REACHING, *LOADING, *GRADED]
+OWN = [*REACHING, *ASKING, *LOADING, *GRADED]
 # On `landlock` a run is one process, and files are not counted.
 REFUSED = {"daemonise": {"status": ["error"], "stdout_contains": ["Operation not permitted"]}}
 HANGS = {"thread_never_joins", "s_right_then_hang", "right_then_hangs"}
@@ -55,7 +57,7 @@ def impatient(attack: Attack) -> Limits:
     return dataclasses.replace(LIMITS, wall_s=1.0, cpu_s=1.0) if hangs else LIMITS
 
 
-@pytest.mark.parametrize("attack", named([each for each in REACHING if "control" in each.expect]))
+@pytest.mark.parametrize("attack", named([each for each in [*REACHING, *ASKING] if "control" in each.expect]))
 def test_it_succeeds_where_nothing_holds_it(open_pool: SyncSandboxPool, attack: Attack) -> None:
     if attack.expect["control"] == "root" and os.geteuid() != 0:
         pytest.skip("succeeds for root alone")

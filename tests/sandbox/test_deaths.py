@@ -107,7 +107,7 @@ def test_many_runs_leave_no_descriptor_process_or_file(pool: SyncSandboxPool) ->
     while server.num_fds() > servers and time.monotonic() < deadline:
         time.sleep(0.05)
     assert server.num_fds() <= servers
-    assert [f for f in glob.glob(f"{tempfile.gettempdir()}/sandbox-runner-{os.getpid()}-*/run-*")] == []
+    assert glob.glob(f"{tempfile.gettempdir()}/sandbox-runner-{os.getpid()}-*/run-*") == []
 
 
 def test_closing_the_pool_ends_what_runs() -> None:
