@@ -255,8 +255,9 @@ LOADING: list[Attack] = [
         """
             import ctypes
             c = ctypes.CDLL(None).syscall
+            spared = {0, 15, 34, 35, 60, 61, 130, 202, 230, 231, 232, 247, 270, 271, 281}  # they wait, or end it
             for n in range(1000):
-                if n not in (0, 15, 34, 35, 60, 61, 130, 202, 230, 231, 232, 247, 270, 271, 281): c(n, -1, 0, 0, 0, 0, 0)  # noqa: E501
+                if n not in spared: c(n, -1, 0, 0, 0, 0, 0)
         """,
     ),
     hostile(
