@@ -2,6 +2,7 @@
 
 from agentrl.env.base import Env, Observation, StepResult
 from agentrl.env.check import CheckResult, check_env
+from agentrl.env.holdings import Holdings, holdings
 from agentrl.env.registry import EnvSpec, env_ids, make, register, spec
 from agentrl.env.rubric import RewardPart, reward
 from agentrl.env.task import Task
@@ -15,6 +16,7 @@ __all__ = [
     "Env",
     "EnvSpec",
     "Episode",
+    "Holdings",
     "Observation",
     "RewardPart",
     "StepResult",
@@ -26,6 +28,7 @@ __all__ = [
     "TurnView",
     "check_env",
     "env_ids",
+    "holdings",
     "make",
     "register",
     "reward",

@@ -16,6 +16,7 @@ from typing import Any
 
 from agentrl.env.base import Env, Observation, StepResult
 from agentrl.env.calling import invoke, marked, together
+from agentrl.env.holdings import Holdings
 from agentrl.env.rubric import RewardPart, Rubric
 from agentrl.env.task import Task
 from agentrl.env.tasks import draw_task
@@ -96,6 +97,10 @@ class ToolEnv(Env):
         return self._rubric.parts
 
     @cached_property
+    def _holdings(self) -> Holdings:
+        return Holdings()
+
+    @cached_property
     def _rubric(self) -> Rubric:
         return Rubric(self)
 
@@ -108,8 +113,10 @@ class ToolEnv(Env):
         self.task = draw_task(self, seed) if task is None else task
         self.rng = random.Random(seed)
         self._play = None
+        await self._holdings.end_episode()
         if type(self).setup is not ToolEnv.setup:
-            await invoke(self.setup, self.task)
+            with self._holdings.at_hand():
+                await invoke(self.setup, self.task)
         prompt: list[Message] = [SystemMessage(content=self.system_prompt)] if self.system_prompt else []
         prompt.append(UserMessage(content=self.task.prompt))
         self._play = _Play(self.task, list(prompt))
@@ -123,6 +130,17 @@ class ToolEnv(Env):
             BoundaryError: a tool's or a reward's machinery broke.
         """
         play = self._running()
+        try:
+            with self._holdings.at_hand():
+                result = await self._step(play, action)
+        except BaseException:
+            await self._holdings.end_episode()
+            raise
+        if play.over:
+            await self._holdings.end_episode()
+        return result
+
+    async def _step(self, play: _Play, action: AssistantMessage) -> StepResult:
         calls = action.tool_calls
         results = await together([self._answer(call) for call in calls])
         turn = TurnView(len(play.turns), action, tuple(zip(calls, results, strict=True)))
@@ -145,7 +163,15 @@ class ToolEnv(Env):
         if play is None or play.concluded:
             return {}
         play.over = True
-        return await self._outcome(play, () if action is None else (action,), truncated=True)
+        try:
+            with self._holdings.at_hand():
+                return await self._outcome(play, () if action is None else (action,), truncated=True)
+        finally:
+            await self._holdings.end_episode()
+
+    async def close(self) -> None:
+        """Give back what the tools hold. A subclass that has more to give back calls this as well."""
+        await self._holdings.close()
 
     async def _outcome(self, play: _Play, unanswered: Sequence[Message], *, truncated: bool) -> dict[str, float]:
         episode = Episode(play.task, (*play.messages, *unanswered), tuple(play.turns), truncated)

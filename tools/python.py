@@ -1,0 +1,71 @@
+"""Python for agents: a jailed session for each episode, whose variables and files stay from call to call.
+
+What comes in: the program text that a model wrote. What goes out: what it printed and the value of its last expression,
+the head and the tail of it if it is long, and in words whatever else happened: a time limit, a session that was lost.
+A sandbox that fails raises SandboxFailure, so that the episode fails and no answer is scored. Knows nothing of rewards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from agentrl.env.text import shorten
+from agentrl.env.tool import tool
+from agentrl.sandbox import CellResult
+from agentrl.tools.sessions import Sandbox, run_cell
+
+WALL_S = 10.0  # of one call
+MAX_CHARS = 6000  # of what the model is shown
+_QUEUE_S = 60.0  # that a call may wait for others of its turn: they run one after another
+
+_WHY = {
+    "memory": "it used more memory than it may",
+    "output_limit": "it printed more than it may",
+    "signal": "it crashed",
+}
+
+
+def python_tool(
+    *, wall_s: float = WALL_S, max_chars: int = MAX_CHARS, sandbox: Sandbox | None = None
+) -> Callable[[str], Awaitable[str]]:
+    """A `python` tool with settings of one's own, for `extra_tools`.
+
+    Args:
+        wall_s: seconds after which a call is interrupted.
+        max_chars: of the output that is shown; of more, the head and the tail.
+        sandbox: where the code runs; the one that all tools share if None.
+    """
+    where = sandbox or Sandbox()
+
+    @tool(deadline_s=wall_s + _QUEUE_S, max_result_chars=max_chars + 1000)
+    async def python(code: str) -> str:
+        """Run Python. Variables and files stay until the end of the task.
+
+        Args:
+            code: The program. The value of a last expression is shown.
+        """
+        result, news = await run_cell(where, code, wall_s)
+        return news + shown(result, wall_s, max_chars)
+
+    return python
+
+
+def shown(result: CellResult, wall_s: float, max_chars: int) -> str:
+    """What the model is told of a call. Errors keep their tail, whatever else was printed."""
+    errors = shorten(result.stderr, max_chars // 2)
+    output = shorten(result.stdout, max_chars - len(errors))
+    gap = "\n" if output and errors and not output.endswith("\n") else ""
+    words = [each for each in ((output + gap + errors).rstrip("\n"), _ending(result, wall_s)) if each]
+    return "\n".join(words) or "(no output)"
+
+
+def _ending(result: CellResult, wall_s: float) -> str:
+    """In words, how a call ended that did not end by itself."""
+    late = f"it was stopped after {wall_s:g} s" if result.status == "timeout" else ""
+    if not result.lost:
+        return f"[{late}; variables and files are still there]" if late else ""
+    why = late or _WHY.get(result.status) or {"exit": "the program called exit"}.get(result.error, result.error)
+    return f"[{why}. The session has ended: variables and files are gone, and the next call begins a new one.]"
+
+
+python = python_tool()
