@@ -222,7 +222,7 @@ def test_list_names_everything(here: Path, capsys: pytest.CaptureFixture[str]) -
     listed = json.loads((here / "all.json").read_text())
     expected = {
         "envs": {"calculator", "gsm8k"},
-        "tools": {"calculator"},
+        "tools": {"calculator", "python", "shell"},
         "presets": {"reinforce", "rloo", "grpo", "dr_grpo"},
         "engines": {"hf", "vllm", "vllm-server", "openai", "scripted:oracle", "scripted:null"},
         "suites": {"gsm8k"},

@@ -64,7 +64,7 @@ def _ending(result: CellResult, wall_s: float) -> str:
     late = f"it was stopped after {wall_s:g} s" if result.status == "timeout" else ""
     if not result.lost:
         return f"[{late}; variables and files are still there]" if late else ""
-    why = late or _WHY.get(result.status) or {"exit": "the program called exit"}.get(result.error, result.error)
+    why = late or _WHY.get(result.status) or f"the program has left: {result.error}"
     return f"[{why}. The session has ended: variables and files are gone, and the next call begins a new one.]"
 
 

@@ -70,9 +70,7 @@ async def run_cell(sandbox: Sandbox, cell: str, wall_s: float) -> tuple[CellResu
 
 async def _pool(sandbox: Sandbox, held: Holdings) -> SandboxPool:
     minimum, preload = sandbox.minimum, sandbox.preload
-    return await held.shared(
-        ("sandbox pool", minimum, preload), partial(SandboxPool, minimum=minimum, preload=preload)
-    )
+    return await held.shared(("sandbox pool", minimum, preload), partial(SandboxPool, minimum=minimum, preload=preload))
 
 
 def _begin(sandbox: Sandbox, pool: SandboxPool) -> Session:

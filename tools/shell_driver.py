@@ -6,6 +6,7 @@ how it ended. Nothing here is trusted by anybody outside: what the code in the s
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import shlex
@@ -16,6 +17,7 @@ import time
 
 _STATUS = 9  # the descriptor on which the shell says that a command has ended, and how
 _CHUNK = 1 << 16
+_NEXT = "the next command begins a new one; files stay"
 
 
 class Shell:
@@ -37,7 +39,7 @@ class Shell:
         assert self.process.stdout is not None
         self.input, self.output = self.process.stdin, self.process.stdout
         os.set_blocking(self.output.fileno(), False)
-        self.heard = [self.output, self.status]
+        self.heard = [self.output.fileno(), self.status]
 
     def command(self, text: str, wall_s: float, kept: Kept) -> str:
         """Runs it and returns how it ended: an exit code, "late" or "gone"."""
@@ -46,14 +48,14 @@ class Shell:
         pending = memoryview(line.encode("utf-8", "surrogateescape"))
         os.set_blocking(self.input.fileno(), False)
         while (left := ends - time.monotonic()) > 0:
-            writes = [self.input] if pending else []
+            writes = [self.input.fileno()] if pending else []
             reads, ready, _ = select.select(self.heard, writes, [], left)
             if ready:
                 try:
                     pending = pending[os.write(self.input.fileno(), pending[:_CHUNK]) :]
                 except BrokenPipeError:
                     pending = pending[:0]
-            if self.output in reads:
+            if self.output.fileno() in reads:
                 self.read(kept)
             if self.status in reads:
                 said = os.read(self.status, 64)
@@ -75,12 +77,11 @@ class Shell:
 
     def end(self) -> int:
         """Kills it with all that it has started, as far as that is to be found, and returns its exit code."""
-        for kill in (lambda: os.killpg(self.process.pid, signal.SIGKILL), _kill_all):
-            try:
-                kill()
-            except OSError:
-                pass
+        with contextlib.suppress(OSError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         code = self.process.wait()
+        if os.getpid() == 1:  # of a process namespace: what else is there was begun here, too
+            _end_others()
         for closing in (self.input, self.output):
             closing.close()
         os.close(self.status)
@@ -109,10 +110,14 @@ class Kept:
         return (self.head + note + self.tail).decode("utf-8", "replace")
 
 
-def _kill_all() -> None:
-    """Where this is the first process of its process namespace, all others there."""
-    if os.getpid() == 1:
+def _end_others() -> None:
+    """Kills all other processes of the namespace, and takes note of their ends, or they count on as processes."""
+    ends = time.monotonic() + 1.0
+    with contextlib.suppress(OSError):  # there is none
         os.kill(-1, signal.SIGKILL)
+        while time.monotonic() < ends:
+            if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                time.sleep(0.005)
 
 
 _shells: list[Shell] = []
@@ -129,11 +134,13 @@ def run(command: str, wall_s: float, max_chars: int) -> None:
         raise
     words = {"0": ""}.get(how, f"[exit code {how}]")
     if how == "late":
-        words = f"[it was killed after {wall_s:g} s, and the shell with it: the next command begins a new one; files stay]"
+        words = (
+            f"[it was killed after {wall_s:g} s, and the shell with it: the next command begins a new one; files stay]"
+        )
         _shells.pop().end()
     elif how == "gone":
         code = _shells.pop().end()
-        words = f"[the shell ended with exit code {code}: the next command begins a new one; files stay]"
+        words = f"[the shell ended with exit code {code}: {_NEXT}]"
     text = kept.text()
     gap = "\n" if text and words and not text.endswith("\n") else ""
     print(text + gap + words, end="")

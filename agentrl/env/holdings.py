@@ -74,7 +74,7 @@ class Holdings:
         return value
 
     async def drop(self, key: Hashable, value: object) -> None:
-        """Close `value`, which was opened for the episode under `key`, if it is still held: the next call opens anew."""
+        """Close `value`, opened for the episode under `key`, if it is still held: the next call opens anew."""
         if key in self._episode and self._episode[key][0] is value:
             _, stack = self._episode.pop(key)
             await stack.aclose()
