@@ -144,7 +144,7 @@ def bubblewrap(code: str) -> Once | None:
         "/",
         "/",
         "--tmpfs",
-        "/tmp",
+        "/var/tmp",
         "--proc",
         "/proc",
         "--dev",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import sys
 from typing import Any, NoReturn
@@ -47,9 +46,6 @@ def become(order: Order, descriptors: list[int], walls: Walls) -> NoReturn:
 def _stand(descriptors: list[int]) -> int | None:
     """Puts the three standard streams into place. Returns the descriptor beyond the named ones, if there is one."""
     os.setsid()
-    for number in range(1, signal.NSIG):
-        if number not in (signal.SIGKILL, signal.SIGSTOP) and signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, signal.SIG_IGN if number == signal.SIGPIPE else signal.SIG_DFL)
     for target, fd in enumerate(descriptors[1:4]):
         os.dup2(fd, target)
     return descriptors[5] if len(descriptors) > 5 else None
