@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
@@ -172,7 +173,8 @@ class SandboxPool:
         process ended by itself with exit code 0 and said exactly one thing. Raises TypeError if the arguments are not
         JSON's.
         """
-        head = {"code": code, "function": function, "args": list(args), "kwargs": dict(kwargs or {})}
+        given = json.dumps([list(args), dict(kwargs or {})])
+        head = {"code": code, "function": function, "arguments": given}
         return await call(self, head, as_files(files), limits or self.limits)
 
     @property
