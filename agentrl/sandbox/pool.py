@@ -129,9 +129,36 @@ class SandboxPool:
         Never raises for anything the program does. Cancelling the call ends the run. Raises ValueError for a bad file
         name.
         """
+        return await self._run({"code": code, "argv": list(argv)}, stdin, files, collect_files, limits)
+
+    async def execute(
+        self,
+        command: Sequence[str],
+        *,
+        stdin: str | bytes = b"",
+        files: Mapping[str, str | bytes] | None = None,
+        collect_files: Iterable[str] = (),
+        limits: Limits | None = None,
+    ) -> RunResult:
+        """As `run`, for a program of the system: `["bash", "-c", "ls | wc -l"]`. It is looked for in /usr/local/bin,
+        /usr/bin and /bin; exit code 127 if it is not there, 126 if it may not be started, as on tier `landlock`.
+        Raises ValueError if `command` is empty.
+        """
+        if not command:
+            raise ValueError("the command is empty: give the program's name and its arguments")
+        return await self._run({"command": list(command)}, stdin, files, collect_files, limits)
+
+    async def _run(
+        self,
+        head: dict[str, Any],
+        stdin: str | bytes,
+        files: Mapping[str, str | bytes] | None,
+        collect_files: Iterable[str],
+        limits: Limits | None,
+    ) -> RunResult:
         limits = limits or self.limits
         wanted = [check_name(name) for name in collect_files]
-        payload = encode_payload({"code": code, "argv": list(argv)}, as_files(files))
+        payload = encode_payload(head, as_files(files))
         order = self.order("program", limits, show_folder=bool(wanted))
         async with self._room:
             try:

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from .cells import answer_call, serve_cells
 from .order import BROKEN, READY, Order, decode_payload
-from .program import run_program
+from .program import run_command, run_program
 from .walls import Walls
 
 SPARE = 3  # where a session's or a call's own descriptor stands
@@ -40,6 +40,8 @@ def become(order: Order, descriptors: list[int], walls: Walls) -> NoReturn:
         serve_cells(SPARE)
     if order.mode == "call":
         answer_call(SPARE, head)
+    if "command" in head:
+        run_command(head["command"])
     run_program(head)
 
 

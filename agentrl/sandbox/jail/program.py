@@ -41,6 +41,15 @@ def run_program(head: dict[str, Any]) -> NoReturn:
     leave(guarded(lambda: exec(compile(head["code"], "main.py", "exec", dont_inherit=True), namespace)))
 
 
+def run_command(command: list[str]) -> NoReturn:
+    """Becomes another program. Exit codes as a shell's if it cannot be found or started."""
+    try:
+        os.execvp(command[0], command)
+    except OSError as error:
+        print(f"{command[0]}: {error.strerror}", file=sys.stderr, flush=True)
+        os._exit(127 if isinstance(error, FileNotFoundError) else 126)
+
+
 def guarded(work: Any) -> int:
     """Runs `work()` and returns the exit code that Python would end with; prints an uncaught error as Python does."""
     try:
