@@ -9,6 +9,7 @@ import asyncio
 import itertools
 import json
 import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
@@ -59,7 +60,7 @@ class SandboxPool:
         self._wanted = (tier,) if tier else tuple(t for t in _AUTOMATIC if STRENGTH[t] >= STRENGTH[minimum])
         if tier and STRENGTH[tier] < STRENGTH[minimum] and tier != "none":
             raise ValueError(f"tier {tier!r} is weaker than the minimum {minimum!r}")
-        self._count = workers or len(os.sched_getaffinity(0))
+        self._count = workers or _processors()
         self._room = asyncio.Semaphore(running or 4 * self._count)
         self._preload, self._warm = tuple(preload), warm
         self._mending = asyncio.Lock()
@@ -68,6 +69,8 @@ class SandboxPool:
         self.workers: list[Worker] = []
 
     async def __aenter__(self) -> SandboxPool:
+        if sys.platform != "linux":
+            raise TierUnavailable(f"this is {sys.platform}: every tier needs Linux")
         refused = []
         for tier in self._wanted:
             try:
@@ -287,6 +290,11 @@ class SandboxPool:
             backend=self.tier,
             error=error,
         )
+
+
+def _processors() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def as_bytes(text: str | bytes) -> bytes:

@@ -83,6 +83,16 @@ REACHING: list[Attack] = [
         control="anybody",
     ),
     hostile(
+        "priority_of_all_of_a_user",
+        """
+            import os
+            os.setpriority(os.PRIO_USER, 0, os.getpriority(os.PRIO_PROCESS, 0))
+            print('ESCAPED')
+        """,
+        limited_on=["landlock"],
+        control="anybody",
+    ),
+    hostile(
         "memory_of_parent",
         """
             import ctypes, os

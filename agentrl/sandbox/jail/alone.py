@@ -15,6 +15,7 @@ from contextlib import suppress
 
 from . import landlock, seccomp, trees
 from . import syscalls as sc
+from .disk import exceeds
 from .order import Order
 from .policy import without_namespaces
 from .processes import ProcessTable
@@ -81,6 +82,9 @@ class Alone:
                 if not os.path.islink(name):
                     os.chmod(name, 0o700)  # the run may have locked us out; its process is gone
         shutil.rmtree(folder, ignore_errors=True)
+
+    def overfull(self, order: Order) -> bool:
+        return exceeds(f"{self._base}/{order.name}", order.disk_bytes, order.files)
 
     def leave(self) -> None:
         shutil.rmtree(self._base, ignore_errors=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import linecache
 import os
+import signal
 import sys
 import threading
 import traceback
@@ -43,6 +44,7 @@ def run_program(head: dict[str, Any]) -> NoReturn:
 
 def run_command(command: list[str]) -> NoReturn:
     """Becomes another program. Exit codes as a shell's if it cannot be found or started."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # which Python ignores
     try:
         os.execvp(command[0], command)
     except OSError as error:
