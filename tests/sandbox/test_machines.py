@@ -26,7 +26,7 @@ def refuse(*numbers):
     word = lambda *w: struct.pack("=HBBI", *w)
     tests = b"".join(word(0x15, 0, 1, n) + word(6, 0, 0, 0x50001) for n in numbers)
     syscalls.no_new_privileges()
-    syscalls.install_filter(word(0x20, 0, 0, 0) + tests + word(6, 0, 0, 0x7FFF0000))
+    syscalls.Filter(word(0x20, 0, 0, 0) + tests + word(6, 0, 0, 0x7FFF0000)).install()
 """
 _OPEN = """
 from agentrl.sandbox import SyncSandboxPool, TierUnavailable

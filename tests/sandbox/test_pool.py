@@ -11,6 +11,7 @@ import pytest
 from agentrl.sandbox import Limits, SandboxError, SandboxPool, SyncSandboxPool, run_sync
 from tests.processes import children, left_since
 from tests.sandbox.attack import LIMITS
+from tests.sandbox.conftest import opened
 
 
 def test_a_program_gets_its_input_and_gives_its_output(pool: SyncSandboxPool) -> None:
@@ -56,6 +57,26 @@ def test_output_is_kept_up_to_the_cap(pool: SyncSandboxPool) -> None:
     assert (result.status, len(result.stdout), result.truncated) == ("output_limit", 1000, True)
     whole = pool.run("print('x' * 999)", limits=limits)
     assert (whole.status, len(whole.stdout), whole.truncated) == ("ok", 1000, False)
+
+
+def test_a_program_of_the_system_runs_in_the_same_walls(zygote: SyncSandboxPool) -> None:
+    result = zygote.execute(
+        ["bash", "-c", "read x; echo $x; echo out > f; ls /tmp /home 2>&1; exit 3"], stdin="in\n", collect_files=["f"]
+    )
+    assert (result.status, result.exit_code, result.files) == ("error", 3, {"f": b"out\n"})
+    assert result.stdout.splitlines()[0] == "in"
+    assert "cannot access '/home'" in result.stdout
+    assert zygote.execute(["no-such-program"]).exit_code == 127
+    assert zygote.execute(["sleep", "60"], limits=dataclasses.replace(LIMITS, wall_s=0.3)).status == "timeout"
+    with pytest.raises(ValueError, match="empty"):
+        zygote.execute([])
+
+
+def test_a_program_of_the_system_is_refused_where_leftovers_could_not_be_killed() -> None:
+    for pool in opened("landlock"):
+        result = pool.execute(["echo", "x"])
+        assert (result.exit_code, result.stdout) == (126, "")
+        assert "not permitted" in result.stderr
 
 
 def test_large_input_and_output_do_not_wait_for_each_other(pool: SyncSandboxPool) -> None:

@@ -27,7 +27,6 @@ class Namespaces:
     def __init__(self) -> None:
         self.features: dict[str, object] = {}
         self._landlock = landlock.abi()
-        self._filter = b""
         self._proc = self._pid_namespace = -1
         self._table: ProcessTable | None = None
 
@@ -39,7 +38,7 @@ class Namespaces:
         trees.move_interpreter(places)
         self._pid_namespace = os.open("self/ns/pid", os.O_RDONLY, dir_fd=self._proc)
         self._table = ProcessTable("/proc") if has_proc else None
-        self._filter = seccomp.build(with_namespaces(unix_sockets=self._landlock >= 6))
+        self._filter = sc.Filter(seccomp.build(with_namespaces(unix_sockets=self._landlock >= 6)))
         self.features = {"landlock": self._landlock, "proc": has_proc, "root": os.getuid() == 0}
 
     def fork(self) -> int:
@@ -83,10 +82,13 @@ class Namespaces:
             sc.mount("proc", "/proc", "proc", sealed, "subset=pid")
 
     def shut(self) -> None:
-        sc.install_filter(self._filter)
+        self._filter.install()
 
     def tidy(self, order: Order) -> None:
         """All that a run had is gone with its namespaces."""
+
+    def overfull(self, order: Order) -> bool:
+        return False  # its file system has just that size
 
     def leave(self) -> None:
         """It has nothing on disk."""

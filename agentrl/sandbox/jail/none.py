@@ -9,6 +9,7 @@ import shutil
 import signal
 from contextlib import suppress
 
+from .disk import exceeds
 from .order import Order
 from .processes import ProcessTable
 from .walls import set_limits
@@ -47,6 +48,9 @@ class NoWalls:
         with suppress(OSError):
             os.unlink(note)
         shutil.rmtree(f"{self._base}/{order.name}", ignore_errors=True)
+
+    def overfull(self, order: Order) -> bool:
+        return exceeds(f"{self._base}/{order.name}", order.disk_bytes, order.files)
 
     def leave(self) -> None:
         shutil.rmtree(self._base, ignore_errors=True)

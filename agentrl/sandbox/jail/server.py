@@ -142,6 +142,8 @@ class Server:
             self._kill(run, "memory")
         elif run.order.cpu_s and cpu_s > run.order.cpu_s:
             self._kill(run, "cpu")
+        elif self._walls.overfull(run.order):
+            self._kill(run, "disk")
 
     def _ended(self, run: Run) -> None:
         """Its processes are gone: the kernel ends a process namespace before its first process can be waited for."""
