@@ -11,6 +11,7 @@ from __future__ import annotations
 from .compare import same_value
 from .limits import Limits
 from .pool import SandboxPool
+from .remote import HttpPool
 from .result import CallResult, CellResult, RunResult, SandboxError, SessionLost, Status, Tier, TierUnavailable
 from .session import Session
 from .sync import SyncSandboxPool, run_sync
@@ -18,6 +19,7 @@ from .sync import SyncSandboxPool, run_sync
 __all__ = [
     "CallResult",
     "CellResult",
+    "HttpPool",
     "Limits",
     "RunResult",
     "SandboxError",

@@ -1,4 +1,4 @@
-"""The command `sandbox-runner`: `probe` says what this machine allows, `run FILE` runs a program."""
+"""The command `sandbox-runner`: `probe` says what this machine allows, `run FILE` runs a program, `serve` serves."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from .limits import Limits
 from .probe import explain, probe
+from .remote.cli import add_command, serve
 from .result import STRENGTH, RunResult, SandboxError
 from .sync import run_sync
 
@@ -21,7 +22,7 @@ _INFRA_EXIT, _LIMIT_EXIT = 125, 124  # as docker and timeout use them
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
-        return _probe(options) if options.command == "probe" else _run(options)
+        return {"probe": _probe, "run": _run, "serve": serve}[options.command](options)
     except (SandboxError, OSError, ValueError) as error:
         print(f"sandbox-runner: {error}", file=sys.stderr)
         return _INFRA_EXIT
@@ -41,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     for field in fields(Limits):
         kind = float if field.name.endswith("_s") else int
         runs.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=field.default, metavar="N")
+    add_command(commands)
     return parser
 
 

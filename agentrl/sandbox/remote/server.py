@@ -1,0 +1,248 @@
+"""The server: a pool of sandboxes behind HTTP, for those who know the token.
+
+In: requests as `wire` has them. Out: results, or a refusal that says whether and when to come back. A client that goes
+away takes its run with it. Built on asyncio streams, as the pool is: a run, its deadline and its client's absence are
+awaited in one place, and a thousand waiting clients cost no thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import ssl
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ..jail.order import Order
+from ..limits import Limits
+from ..live import LiveRun
+from ..pool import SandboxPool
+from . import http, wire
+from .http import Head, Refused
+from .jobs import Done, Job, Jobs
+
+_HEAD_S, _BODY_S, _ANSWER_S = 10.0, 60.0, 60.0  # for a client to send, and to take
+_LINGER_S, _LINGER_BYTES = 2.0, 1 << 24  # for a client that still sends when it has been refused
+_BEAT_S = 2.0
+_MAX_KEY = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerSettings:
+    """`ceiling`: the most that a request's limits may be. Sizes in bytes, times in seconds."""
+
+    token: str
+    running: int  # runs at once
+    queue: int = 256  # requests that may wait
+    starting: int = 8  # runs whose walls are being built
+    body_bytes: int = 16 << 20
+    connections: int = 2048
+    longest_s: float = 600.0  # of a deadline
+    drain_s: float = 20.0  # for runs to end when the server is asked to stop
+    ceiling: Limits = field(default_factory=lambda: Limits(wall_s=120.0, cpu_s=240.0))
+
+
+class ServedPool(SandboxPool):
+    """A pool that builds the walls of a few runs at once only: a flood of starts does not slow down what runs."""
+
+    def __init__(self, *, starting: int, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._starts = asyncio.Semaphore(starting)
+
+    async def launch(
+        self, order: Order, limits: Limits, payload: bytes, stdin: bytes = b"", spare: int | None = None
+    ) -> LiveRun:
+        async with self._starts:
+            live = await super().launch(order, limits, payload, stdin, spare)
+            try:
+                await live.ready
+            except BaseException:
+                self.release(live)
+                raise
+            return live
+
+
+class SandboxServer:
+    """`await start(...)`, then `await close()`."""
+
+    def __init__(self, pool: SandboxPool, settings: ServerSettings) -> None:
+        if len(settings.token) < 16:
+            raise ValueError("the token has less than 16 characters: make one with `openssl rand -hex 32`")
+        self.pool, self.settings = pool, settings
+        self.jobs = Jobs(settings.running, settings.queue)
+        self.addresses: Sequence[tuple[str, int]] = ()
+        self._token = hashlib.sha256(settings.token.encode()).digest()
+        self._handlers: set[asyncio.Task[Any]] = set()
+
+    async def start(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
+        """Raises OSError if it cannot listen there."""
+        self._server = await asyncio.start_server(
+            self._connected, host, port, limit=http.STREAM_BYTES, backlog=1024, ssl=tls
+        )
+        self.addresses = [each.getsockname()[:2] for each in self._server.sockets]
+
+    async def close(self) -> None:
+        """No new requests; what runs may end within `drain_s`."""
+        self._server.close()
+        await self.jobs.close(self.settings.drain_s)
+        if self._handlers:
+            await asyncio.wait(tuple(self._handlers), timeout=_LINGER_S)
+        for task in tuple(self._handlers):
+            task.cancel()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._handlers.add(task)
+        try:
+            await self._talk(reader, writer)
+        except (ConnectionError, EOFError, TimeoutError, ssl.SSLError):
+            pass  # the client is gone, or too slow
+        finally:
+            self._handlers.discard(task)
+            writer.transport.abort()
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        early = True
+        try:
+            if len(self._handlers) > self.settings.connections:
+                raise Refused(503, "there are too many connections", {"Retry-After": "1"})
+            async with asyncio.timeout(_HEAD_S):
+                head = await http.read_head(reader)
+            content, early = await self._answer(head, reader, writer), False
+        except Refused as refusal:
+            content = http.answer(refusal.status, {"error": refusal.text}, refusal.headers)
+        except (ConnectionError, EOFError, TimeoutError):
+            raise
+        except Exception as error:  # a boundary: a fault of ours is an answer that is tried elsewhere
+            content = http.answer(500, {"error": f"{type(error).__name__}: {error}"[:500]})
+        async with asyncio.timeout(_ANSWER_S):
+            writer.write(content)
+            await writer.drain()
+            if writer.can_write_eof():
+                writer.write_eof()
+        if early:
+            await _take_rest(reader)  # a connection that is closed with bytes unread loses the answer
+        elif not writer.can_write_eof():
+            writer.close()
+            await writer.wait_closed()
+
+    async def _answer(self, head: Head, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+        if (head.method, head.path) == ("GET", "/healthz"):
+            if self.jobs.closing:
+                raise Refused(503, "the server is stopping")
+            return http.answer(200, {"status": "ok"})
+        self._authorize(head)
+        if (head.method, head.path) == ("GET", "/v1/status"):
+            return http.answer(200, self._status())
+        verb = head.path.removeprefix("/v1/")
+        if verb not in wire.VERBS or head.path == verb:
+            raise Refused(404, f"there is nothing at this path; POST /v1/{', /v1/'.join(wire.VERBS)}; GET /v1/status")
+        if head.method != "POST":
+            raise Refused(405, "use POST", {"Allow": "POST"})
+        received = asyncio.get_running_loop().time()
+        with self.jobs.place():
+            try:
+                async with asyncio.timeout(_BODY_S):
+                    body = await http.read_body(reader, head.length, self.settings.body_bytes)
+            except TimeoutError:
+                raise Refused(408, f"the body did not come within {_BODY_S:g} s") from None
+            return await self._work(verb, head, body, received, reader, writer)
+
+    def _authorize(self, head: Head) -> None:
+        scheme, _, token = head.headers.get("authorization", "").partition(" ")
+        given = hashlib.sha256(token.strip().encode()).digest()
+        if scheme.lower() != "bearer" or not hmac.compare_digest(given, self._token):
+            raise Refused(401, "the bearer token is missing or wrong", {"WWW-Authenticate": "Bearer"})
+
+    def _status(self) -> dict[str, Any]:
+        return {
+            "tier": self.pool.tier,
+            "running": min(self.jobs.inside, self.jobs.running),
+            "waiting": self.jobs.waiting,
+            "refused": self.jobs.refused,
+            "room": {"running": self.jobs.running, "queue": self.jobs.queue},
+            "ceiling": asdict(self.settings.ceiling),
+            "stopping": self.jobs.closing,
+        }
+
+    async def _work(
+        self,
+        verb: str,
+        head: Head,
+        body: bytes,
+        received: float,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> bytes:
+        key = head.headers.get("idempotency-key", "")
+        if len(key) > _MAX_KEY:
+            raise Refused(400, f"the Idempotency-Key has more than {_MAX_KEY} characters")
+        try:
+            work = wire.decode_work(verb, body)
+        except ValueError as error:
+            raise Refused(400, str(error)[:500]) from error
+        if why := wire.above(work.limits, self.settings.ceiling):
+            raise Refused(422, why)
+        if work.deadline_s > self.settings.longest_s:
+            raise Refused(422, f"deadline_s is {work.deadline_s}, and this server allows {self.settings.longest_s:g}")
+        job = self.jobs.job(key, _digest(work), lambda: self._do(work), received + work.deadline_s)
+        if isinstance(job, Done):
+            return http.answer_bytes(200, job.content)
+        return http.answer_bytes(
+            200, (await _with_client(job, reader, writer, beats="sandbox-beats" in head.headers)).content
+        )
+
+    async def _do(self, work: wire.Work) -> Done:
+        if work.verb == "call":
+            called = await self.pool.call(**work.arguments, limits=work.limits)
+            said, run = {"value": called.value, "run": wire.encode_run(called.run)}, called.run
+        else:
+            run = await getattr(self.pool, work.verb)(**work.arguments, limits=work.limits)
+            said = {"run": wire.encode_run(run)}
+        return Done(json.dumps(said).encode(), keep=run.status != "infra_error")
+
+
+async def _with_client(job: Job, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, beats: bool) -> Done:
+    """Waits for the job as long as the client does.
+
+    Raises:
+        ConnectionError: the client is gone.
+        Refused: the job was not done.
+    """
+    with job.awaited() as task:
+        gone = asyncio.ensure_future(reader.read(1))
+        try:
+            while not task.done():
+                await asyncio.wait({task, gone}, timeout=_BEAT_S, return_when=asyncio.FIRST_COMPLETED)
+                if gone.done() and not task.done():
+                    if gone.exception() is None and gone.result():
+                        raise Refused(400, "there is more than one request in the connection")
+                    raise ConnectionResetError("the client is gone")
+                if beats and not task.done():
+                    writer.write(http.PROCESSING)
+            if task.cancelled():
+                raise Refused(503, "the server is stopping", {"Retry-After": "5"})
+            return task.result()
+        finally:
+            gone.cancel()
+            with suppress(asyncio.CancelledError, ConnectionError):
+                await gone
+
+
+def _digest(work: wire.Work) -> bytes:
+    """Of all but the deadline, which another attempt has another of."""
+    said = repr((work.verb, sorted(work.arguments.items()), work.limits))
+    return hashlib.sha256(said.encode("utf-8", "surrogatepass")).digest()
+
+
+async def _take_rest(reader: asyncio.StreamReader) -> None:
+    left = _LINGER_BYTES
+    with suppress(TimeoutError, ConnectionError):
+        async with asyncio.timeout(_LINGER_S):
+            while left > 0 and (part := await reader.read(http.STREAM_BYTES)):
+                left -= len(part)
