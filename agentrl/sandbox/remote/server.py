@@ -77,6 +77,7 @@ class SandboxServer:
         self.addresses: Sequence[tuple[str, int]] = ()
         self._token = hashlib.sha256(settings.token.encode()).digest()
         self._handlers: set[asyncio.Task[Any]] = set()
+        self._unasked: set[asyncio.Task[Any]] = set()  # of them, those whose clients have not asked for anything yet
 
     async def start(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
         """Raises OSError if it cannot listen there."""
@@ -89,6 +90,8 @@ class SandboxServer:
         """No new requests; what runs may end within `drain_s`."""
         self._server.close()
         await self.jobs.close(self.settings.drain_s)
+        for task in tuple(self._unasked):
+            task.cancel()
         if self._handlers:
             await asyncio.wait(tuple(self._handlers), timeout=_LINGER_S)
         for task in tuple(self._handlers):
@@ -100,8 +103,8 @@ class SandboxServer:
         self._handlers.add(task)
         try:
             await self._talk(reader, writer)
-        except (ConnectionError, EOFError, TimeoutError, ssl.SSLError):
-            pass  # the client is gone, or too slow
+        except (OSError, EOFError, asyncio.CancelledError):
+            pass  # the client is gone or too slow, or the server stops; nobody awaits this task
         finally:
             self._handlers.discard(task)
             writer.transport.abort()
@@ -111,8 +114,7 @@ class SandboxServer:
         try:
             if len(self._handlers) > self.settings.connections:
                 raise Refused(503, "there are too many connections", {"Retry-After": "1"})
-            async with asyncio.timeout(_HEAD_S):
-                head = await http.read_head(reader)
+            head = await self._head(reader)
             content, early = await self._answer(head, reader, writer), False
         except Refused as refusal:
             content = http.answer(refusal.status, {"error": refusal.text}, refusal.headers)
@@ -130,6 +132,16 @@ class SandboxServer:
         elif not writer.can_write_eof():
             writer.close()
             await writer.wait_closed()
+
+    async def _head(self, reader: asyncio.StreamReader) -> Head:
+        task = asyncio.current_task()
+        assert task is not None
+        self._unasked.add(task)
+        try:
+            async with asyncio.timeout(_HEAD_S):
+                return await http.read_head(reader)
+        finally:
+            self._unasked.discard(task)
 
     async def _answer(self, head: Head, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
         if (head.method, head.path) == ("GET", "/healthz"):
