@@ -94,9 +94,8 @@ def pool_of(*addresses: str, **settings: object) -> HttpPool:
 
 @pytest.mark.parametrize("way", [*BROKEN, *NONSENSE])
 async def test_a_server_that_fails_is_no_score(way: str) -> None:
-    async with pretending((BROKEN | NONSENSE)[way]) as address, pool_of(address) as pool:
-        result = await pool.run("print(1)")
-        called = await pool.call("def f(): return 1", "f")
+    async with pretending((BROKEN | NONSENSE)[way]) as address, pool_of(address, attempts=1) as pool:
+        result, called = await asyncio.gather(pool.run("print(1)"), pool.call("def f(): return 1", "f"))
     assert (result.status, called.run.status, called.value) == ("infra_error", "infra_error", None)
     assert result.error
 
