@@ -12,11 +12,10 @@ from collections.abc import Awaitable, Callable
 from agentrl.env.text import shorten
 from agentrl.env.tool import tool
 from agentrl.sandbox import CellResult
-from agentrl.tools.sessions import Sandbox, run_cell
+from agentrl.tools.sessions import OPEN_S, QUEUE_S, Sandbox, run_cell
 
 WALL_S = 10.0  # of one call
 MAX_CHARS = 6000  # of what the model is shown
-_QUEUE_S = 60.0  # that a call may wait for others of its turn: they run one after another
 
 _WHY = {
     "memory": "it used more memory than it may",
@@ -37,7 +36,7 @@ def python_tool(
     """
     where = sandbox or Sandbox()
 
-    @tool(deadline_s=wall_s + _QUEUE_S, max_result_chars=max_chars + 1000)
+    @tool(deadline_s=wall_s + OPEN_S + QUEUE_S, max_result_chars=max_chars + 1000)
     async def python(code: str) -> str:
         """Run Python. Variables and files stay until the end of the task.
 

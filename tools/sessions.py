@@ -1,4 +1,4 @@
-"""Jailed sessions for tools: one for each episode, from one pool of this process that all episodes share.
+"""Jailed sessions for tools: one for each episode, from one pool that all episodes share, here or on servers.
 
 What comes in: what the sandbox should be like, and cells. What goes out: what they came to, or a SandboxFailure where
 the machinery broke. The pool is opened at the first call and closed with the last environment that has used it.
@@ -6,12 +6,18 @@ the machinery broke. The pool is opened at the first call and closed with the la
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 from agentrl.env.holdings import Holdings, holdings
-from agentrl.errors import SandboxFailure
-from agentrl.sandbox import CellResult, Limits, SandboxError, SandboxPool, Session, SessionLost
+from agentrl.errors import ConfigError, SandboxFailure
+from agentrl.sandbox import CellResult, HttpPool, HttpSession, Limits, SandboxError, SandboxPool, Session, SessionLost
+
+OPEN_S = 90.0  # for a session to begin; a tool's deadline is longer, or this would look like the model's fault
+QUEUE_S = 60.0  # that a call may wait for others of its turn: they run one after another
+_PATIENCE_S = 80.0  # with servers that are full
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +29,25 @@ class Sandbox:
         limits: of each session; `wall_s` is not used, tools have their own.
         preload: modules that are imported before the sessions begin, once for all of them.
         idle_s: seconds without a call after which a session ends.
+        servers: addresses of `sandbox-runner serve` to use instead of this machine; `preload` is theirs to set.
+        token_file: holds the servers' token.
     """
 
     minimum: str = "landlock"
     limits: Limits = field(default_factory=Limits)
     preload: tuple[str, ...] = ()
     idle_s: float = 3600.0
+    servers: tuple[str, ...] = ()
+    token_file: str = ""
+
+    def __post_init__(self) -> None:
+        if bool(self.servers) != bool(self.token_file):
+            raise ConfigError("Sandbox: servers and token_file go together; give both or none")
+        if self.servers and self.preload:
+            raise ConfigError("Sandbox: preload is for this machine; servers are started with --preload")
 
 
-async def session(sandbox: Sandbox) -> Session:
+async def session(sandbox: Sandbox) -> Session | HttpSession:
     """The episode's session, begun if there is none: for tools, and for `setup` and rewards of an environment.
 
     Raises:
@@ -39,9 +55,12 @@ async def session(sandbox: Sandbox) -> Session:
     """
     held = holdings()
     try:
-        return await held.for_episode(sandbox, partial(_begin, sandbox, await _pool(sandbox, held)))
+        async with asyncio.timeout(OPEN_S):
+            return await held.for_episode(sandbox, partial(_begin, sandbox, await _pool(sandbox, held)))
     except SandboxError as error:
         raise SandboxFailure(f"no session: {error}") from error
+    except TimeoutError as error:
+        raise SandboxFailure(f"no session could be had within {OPEN_S:g} s") from error
 
 
 async def run_cell(sandbox: Sandbox, cell: str, wall_s: float) -> tuple[CellResult, str]:
@@ -68,10 +87,20 @@ async def run_cell(sandbox: Sandbox, cell: str, wall_s: float) -> tuple[CellResu
     return result, news
 
 
-async def _pool(sandbox: Sandbox, held: Holdings) -> SandboxPool:
-    minimum, preload = sandbox.minimum, sandbox.preload
-    return await held.shared(("sandbox pool", minimum, preload), partial(SandboxPool, minimum=minimum, preload=preload))
+async def _pool(sandbox: Sandbox, held: Holdings) -> SandboxPool | HttpPool:
+    place = sandbox.minimum, sandbox.preload, sandbox.servers, sandbox.token_file
+    return await held.shared(("sandbox pool", *place), partial(_open, sandbox))
 
 
-def _begin(sandbox: Sandbox, pool: SandboxPool) -> Session:
+def _open(sandbox: Sandbox) -> SandboxPool | HttpPool:
+    if not sandbox.servers:
+        return SandboxPool(minimum=sandbox.minimum, preload=sandbox.preload)
+    try:
+        token = Path(sandbox.token_file).read_text(encoding="ascii").strip()
+        return HttpPool(sandbox.servers, token=token, minimum=sandbox.minimum, patience_s=_PATIENCE_S)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"the sandbox servers cannot be used: {error}") from error
+
+
+def _begin(sandbox: Sandbox, pool: SandboxPool | HttpPool) -> Session | HttpSession:
     return pool.session(limits=sandbox.limits, idle_s=sandbox.idle_s)

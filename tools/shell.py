@@ -14,11 +14,10 @@ from pathlib import Path
 from agentrl.env.tool import tool
 from agentrl.errors import SandboxFailure
 from agentrl.tools.python import shown
-from agentrl.tools.sessions import Sandbox, run_cell, session
+from agentrl.tools.sessions import OPEN_S, QUEUE_S, Sandbox, run_cell, session
 
 WALL_S = 30.0  # of one command
 MAX_CHARS = 6000  # of what the model is shown
-_QUEUE_S = 60.0  # that a command may wait for other calls of its turn
 _MARGIN_S = 3.0  # for the driver to end a command before the session ends the driver
 _CANNOT = ("landlock",)  # tiers that start no programs
 
@@ -44,7 +43,7 @@ def shell_tool(
     """
     where = sandbox or Sandbox()
 
-    @tool(deadline_s=wall_s + _QUEUE_S, max_result_chars=max_chars + 1000)
+    @tool(deadline_s=wall_s + OPEN_S + QUEUE_S, max_result_chars=max_chars + 1000)
     async def shell(command: str) -> str:
         """Run a command in bash. Files, variables and the folder stay until the end of the task.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from .compare import same_value
 from .limits import Limits
 from .pool import SandboxPool
-from .remote import HttpPool
+from .remote import HttpPool, HttpSession
 from .result import CallResult, CellResult, RunResult, SandboxError, SessionLost, Status, Tier, TierUnavailable
 from .session import Session
 from .sync import SyncSandboxPool, run_sync
@@ -20,6 +20,7 @@ __all__ = [
     "CallResult",
     "CellResult",
     "HttpPool",
+    "HttpSession",
     "Limits",
     "RunResult",
     "SandboxError",

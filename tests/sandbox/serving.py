@@ -8,7 +8,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,3 +96,10 @@ def post(body: bytes, path: str = "/v1/run", **headers: str) -> bytes:
     lines |= {name.replace("_", "-"): value for name, value in headers.items()}
     text = "".join(f"{name}: {value}\r\n" for name, value in lines.items() if value)
     return f"POST {path} HTTP/1.1\r\n{text}\r\n".encode() + body
+
+
+async def until(true: Callable[[], bool], within_s: float = 5) -> None:
+    ends = time.monotonic() + within_s
+    while not true():
+        assert time.monotonic() < ends, "it did not happen in time"
+        await asyncio.sleep(0.02)

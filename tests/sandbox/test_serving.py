@@ -17,7 +17,7 @@ import pytest
 from agentrl.sandbox import HttpPool, Limits, SandboxError, TierUnavailable
 from agentrl.sandbox.cli import main
 from tests.processes import children, left_since, still_running
-from tests.sandbox.serving import TOKEN, Served, post, serving, work
+from tests.sandbox.serving import TOKEN, Served, post, serving, until, work
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ async def test_only_who_knows_the_token_is_served(served: Served) -> None:
         (post(b"x", content_length="1_0"), 400, "Content-Length"),
         (post(b"x" * 100_001), 413, "at most 100000"),
         (post(b"", content_length="999999999999"), 413, "at most 100000"),
-        (post(work("1"), path="/v1/session"), 404, "nothing"),
+        (post(work("1"), path="/v1/sessions"), 404, "nothing"),
         (post(work("1"), path="run"), 400, "no request"),
         (b"GET /v1/run HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + TOKEN.encode() + b"\r\n\r\n", 405, "POST"),
         (post(b"{"), 400, "no JSON"),
@@ -144,12 +144,12 @@ async def test_one_key_is_done_once(served: Served) -> None:
 
 
 async def test_who_leaves_takes_the_run_along_but_not_from_others(served: Served) -> None:
-    await _until(lambda: len(served.below()) == served.idle)
+    await until(lambda: len(served.below()) == served.idle)
     async with served.pool() as pool:
         leaving = asyncio.create_task(pool.run("import time; time.sleep(60)", limits=Limits(wall_s=60)))
-        await _until(lambda: len(served.below()) > served.idle)
+        await until(lambda: len(served.below()) > served.idle)
         leaving.cancel()
-        await _until(lambda: len(served.below()) == served.idle)
+        await until(lambda: len(served.below()) == served.idle)
     request = post(work("import time; time.sleep(1); print(7)"), idempotency_key="k2")
     leaving = asyncio.create_task(served.ask(request))
     staying = asyncio.create_task(served.ask(request))
@@ -168,14 +168,16 @@ async def test_slow_and_silent_connections_hold_up_nobody(served: Served) -> Non
         writer.close()
 
 
-async def test_a_worker_that_is_killed_is_no_score_and_is_not_remembered(served: Served) -> None:
+async def test_a_worker_that_is_killed_is_a_failure_and_is_not_remembered(served: Served) -> None:
     request = post(work("import time; time.sleep(1); print(1)"), idempotency_key="k3")
     asked = asyncio.create_task(served.ask(request))
     await asyncio.sleep(0.5)
     for worker in psutil.Process(served.process.pid).children():
         worker.kill()
-    _, _, body = await asked
-    assert (body["run"]["status"], body["run"]["stdout"]) == ("infra_error", "")
+    status, _, body = await asked
+    assert (status, "the sandbox failed" in body["error"]) == (500, True)
+    async with served.pool() as pool:  # it tries again, as long as a new worker is not there
+        assert (await pool.run("print(1)")).ok
     assert (await served.ask(request))[2]["run"]["status"] == "ok"
 
 
@@ -263,11 +265,3 @@ def _make_certificate(folder: Path) -> None:
          "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key", "-out", "cert"],
         cwd=folder, check=True, capture_output=True,
     )  # fmt: skip
-
-
-async def _until(true: object, within_s: float = 5) -> None:
-    assert callable(true)
-    ends = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < ends, "it did not happen in time"
-        await asyncio.sleep(0.02)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -13,7 +14,7 @@ from agentrl import AssistantMessage
 from agentrl.engine.scripted import ScriptedEngine, canned
 from agentrl.env import Tool, check_env
 from agentrl.env.tasks import TaskSource
-from agentrl.errors import EnvDefinitionError, SandboxFailure
+from agentrl.errors import ConfigError, EnvDefinitionError, SandboxFailure
 from agentrl.render.parsers import HermesParser
 from agentrl.render.renderer import Renderer
 from agentrl.render.tokenizer import ByteTokenizer
@@ -26,6 +27,7 @@ from agentrl.tools.sessions import Sandbox
 from agentrl.tools.shell import shell_tool
 from agentrl.trajectory import Outcome
 from tests.processes import children, left_since
+from tests.sandbox.serving import TOKEN, serving, until
 from tests.tools.coding import Coder, ask, call, said
 
 RENDERER = Renderer(ByteTokenizer(), HermesParser())
@@ -163,6 +165,41 @@ async def test_a_shell_where_no_program_may_be_started_is_a_failure(monkeypatch:
     await env.reset(seed=1)
     with pytest.raises(SandboxFailure, match="which tier 'landlock' does not allow"):
         await ask(env, "shell", "true")
+    await env.close()
+
+
+async def test_sessions_may_be_on_a_server(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(TOKEN)
+    with serving() as server:
+        sandbox = Sandbox(servers=(server.address,), token_file=str(tmp_path / "token"))
+        env = Coder()
+        env.extra_tools = (python_tool(sandbox=sandbox), shell_tool(sandbox=sandbox))
+        await env.reset(seed=1)
+        assert await ask(env, "shell", "echo 5 > f; cat f") == "5"
+        assert await ask(env, "python", "x = open('f').read()\nx") == r"'5\n'"
+        assert len(server.below()) > server.idle
+        await env.reset(seed=2)
+        await until(lambda: len(server.below()) == server.idle)
+        await ask(env, "python", "1")
+        server.kill()
+        with pytest.raises(SandboxFailure):
+            await ask(env, "python", "1")
+        await env.close()
+
+
+def test_what_a_sandbox_cannot_be(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="go together"):
+        Sandbox(servers=("http://x:1",))
+    with pytest.raises(ConfigError, match="started with --preload"):
+        Sandbox(servers=("http://x:1",), token_file="t", preload=("numpy",))
+
+
+async def test_a_session_that_cannot_be_had_in_time_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentrl.tools.sessions.OPEN_S", 0.001)
+    env = Coder()
+    await env.reset(seed=1)
+    with pytest.raises(SandboxFailure, match=r"within 0\.001 s"):
+        await ask(env, "python", "1")
     await env.close()
 
 

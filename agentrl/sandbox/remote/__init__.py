@@ -6,5 +6,6 @@ Standard library only, on both sides. docs/sandbox-serving.md tells how to run i
 from __future__ import annotations
 
 from .client import HttpPool
+from .session import HttpSession
 
-__all__ = ["HttpPool"]
+__all__ = ["HttpPool", "HttpSession"]

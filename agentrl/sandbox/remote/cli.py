@@ -29,6 +29,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     serves.add_argument("--running", type=int, help="runs at once; four for each worker if not given")
     serves.add_argument("--queue", type=int, default=_DEFAULTS.queue, help="requests that may wait; more get a 429")
     serves.add_argument("--starting", type=int, default=_DEFAULTS.starting, help="runs whose walls are being built")
+    serves.add_argument("--sessions", type=int, default=_DEFAULTS.sessions, help="at once, beside the runs")
     serves.add_argument("--preload", default="", metavar="A,B", help="modules that every run finds imported")
     serves.add_argument("--body-bytes", type=int, default=_DEFAULTS.body_bytes, help="of a request")
     serves.add_argument("--connections", type=int, default=_DEFAULTS.connections)
@@ -54,6 +55,7 @@ def serve(options: argparse.Namespace) -> int:
         running=options.running or 4 * workers,
         queue=options.queue,
         starting=options.starting,
+        sessions=options.sessions,
         body_bytes=options.body_bytes,
         connections=options.connections,
         longest_s=options.longest_s,

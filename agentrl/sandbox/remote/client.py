@@ -13,7 +13,7 @@ import random
 import ssl
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -21,10 +21,14 @@ from ..limits import Limits
 from ..result import STRENGTH, CallResult, RunResult, SandboxError, TierUnavailable
 from . import http, wire
 from .address import Address, Server
+from .session import HttpSession
+
+Ask = Callable[[Server, float], Awaitable[tuple[int, Mapping[str, str], Any]]]
 
 _CONNECT_S = 5.0
 _SILENCE_S = 10.0  # a server that works says so every two seconds
 _PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0  # for a server that has failed; doubles with each time in a row
+_IDLE_S = 3600.0
 _MARGIN_S = 1.0  # that the server has more than the work may take
 
 
@@ -83,7 +87,7 @@ class HttpPool:
         if not tiers:
             raise SandboxError("no server can be had: " + "; ".join(str(each) for each in found))
         self.tier = min((each["tier"] for each in tiers), key=lambda tier: STRENGTH.get(tier, -1))
-        if not self._strong(self.tier):
+        if not self.strong(self.tier):
             raise TierUnavailable(f"a server has tier {self.tier!r}, and at least {self._minimum!r} is wanted")
         self._open = True
         return self
@@ -160,11 +164,12 @@ class HttpPool:
             run = wire.decode_run(said.get("run"), "http")
         except ValueError as error:
             return _broken(f"a server's answer makes no sense: {error}")
-        if not self._strong(run.tier):
+        if not self.strong(run.tier):
             return _broken(f"a server ran it on tier {run.tier!r}, and at least {self._minimum!r} is wanted")
         return run
 
-    def _strong(self, tier: str) -> bool:
+    def strong(self, tier: str) -> bool:
+        """Whether the tier is as strong as was demanded."""
         return STRENGTH.get(tier, -1) >= STRENGTH[self._minimum]
 
     async def _ask(self, verb: str, arguments: Mapping[str, Any], limits: Limits) -> dict[str, Any] | RunResult:
@@ -176,31 +181,82 @@ class HttpPool:
             return await self._try(verb, work, limits.wall_s + self._patience_s)
 
     async def _try(self, verb: str, work: dict[str, Any], within_s: float) -> dict[str, Any] | RunResult:
-        key, failures, ends = uuid.uuid4().hex, 0, time.monotonic() + within_s
-        why = ""
+        key = uuid.uuid4().hex
+
+        async def ask(server: Server, left_s: float) -> tuple[int, Mapping[str, str], Any]:
+            body = json.dumps({**work, "deadline_s": left_s}).encode()
+            status, headers, said = await self._exchange(server, "POST", f"/v1/{verb}", body, key)
+            return status, headers, wire.decode_answer(said) if status == 200 else said
+
+        found = await self._somewhere(ask, 200, within_s)
+        return _broken(found) if isinstance(found, str) else found
+
+    async def _somewhere(self, ask: Ask, well: int, within_s: float) -> Any:
+        """What the first server answers that answers with the status `well`, or in words why none did."""
+        failures, ends, why = 0, time.monotonic() + within_s, ""
         while (left := ends - time.monotonic()) > 0 and failures < self._attempts:
             server = min(self.servers, key=Server.order)
             if (rest := server.rests_until - time.monotonic()) > 0:
                 await asyncio.sleep(min(rest, left))
                 continue
-            body = json.dumps({**work, "deadline_s": left}).encode()
             try:
                 async with asyncio.timeout(left + _MARGIN_S):
-                    status, headers, said = await self._exchange(server, "POST", f"/v1/{verb}", body, key)
-                if status == 200:
+                    status, headers, said = await ask(server, left)
+                if status == well:
                     server.well()
-                    return wire.decode_answer(said)
+                    return said
                 why = f"{server} answers {status}: {_error(said)}"
             except (OSError, TimeoutError, ValueError) as error:
                 why, status, headers = f"{server}: {error or 'it does not answer'}", 0, {}
             if status in (429, 503):
                 server.busy(_seconds(headers))
             elif status == 504 or 400 <= status < 500:
-                return _broken(why)  # another server would say the same
+                return why  # another server would say the same
             else:
                 failures += 1
                 server.failed(why, _pause_s(server.failures) * random.uniform(0.5, 1.5))
-        return _broken(f"no server has done it within {within_s:g} s and {failures} failures; the last: {why}")
+        return f"no server has done it within {within_s:g} s and {failures} failures; the last: {why}"
+
+    def session(
+        self,
+        *,
+        files: Mapping[str, str | bytes] | None = None,
+        limits: Limits | None = None,
+        idle_s: float | None = None,
+    ) -> HttpSession:
+        """As SandboxPool.session. It lives on one server, and is lost with it. After an hour without a cell it ends, if
+        `idle_s` says nothing else."""
+        return HttpSession(self, files or {}, limits or self.limits, _IDLE_S if idle_s is None else idle_s)
+
+    async def open_line(self, path: str, body: bytes) -> Line:
+        """A connection that belongs to a session from now on. Raises SandboxError if no server gives one."""
+
+        async def ask(server: Server, left_s: float) -> tuple[int, Mapping[str, str], Any]:
+            reader, writer = await self._connect(server)
+            try:
+                with suppress(ConnectionError):
+                    await self._send(writer, server, "POST", path, body, "", upgrade="sandbox-session")
+                status, headers, said = await http.read_answer(reader, self._silence_s, self._answer_bytes)
+            except BaseException:
+                writer.transport.abort()
+                raise
+            if status != http.SWITCHED:
+                writer.transport.abort()
+                return status, headers, said
+            return status, headers, Line(server, reader, writer, self._silence_s, self._answer_bytes)
+
+        if not self._open:
+            raise SandboxError("the pool is not open: use it inside `async with`")
+        found = await self._somewhere(ask, http.SWITCHED, self._patience_s)
+        if isinstance(found, Line):
+            return found
+        raise SandboxError(f"no session can be had: {found}")
+
+    async def _connect(self, server: Server) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        address = server.address
+        tls = self._tls if address.secure else None
+        async with asyncio.timeout(_CONNECT_S):
+            return await asyncio.open_connection(address.host, address.port, limit=http.STREAM_BYTES, ssl=tls)
 
     async def _exchange(
         self, server: Server, method: str, path: str, body: bytes, key: str
@@ -208,12 +264,7 @@ class HttpPool:
         """One request on a connection of its own. Raises OSError or TimeoutError if there is no answer."""
         server.under_way += 1
         try:
-            async with asyncio.timeout(_CONNECT_S):
-                address = server.address
-                tls = self._tls if address.secure else None
-                reader, writer = await asyncio.open_connection(
-                    address.host, address.port, limit=http.STREAM_BYTES, ssl=tls
-                )
+            reader, writer = await self._connect(server)
             try:
                 with suppress(ConnectionError):  # it may have answered and closed before it had read all
                     await self._send(writer, server, method, path, body, key)
@@ -224,10 +275,18 @@ class HttpPool:
             server.under_way -= 1
 
     async def _send(
-        self, writer: asyncio.StreamWriter, server: Server, method: str, path: str, body: bytes, key: str
+        self,
+        writer: asyncio.StreamWriter,
+        server: Server,
+        method: str,
+        path: str,
+        body: bytes,
+        key: str,
+        upgrade: str = "",
     ) -> None:
         lines = [f"{method} {path} HTTP/1.1", f"Host: {server.address.netloc}", f"Authorization: Bearer {self._token}"]
-        lines += [f"Content-Length: {len(body)}", "Connection: close", "Sandbox-Beats: yes"]
+        lines += [f"Content-Length: {len(body)}", "Sandbox-Beats: yes"]
+        lines += ["Connection: Upgrade", f"Upgrade: {upgrade}"] if upgrade else ["Connection: close"]
         lines += [f"Idempotency-Key: {key}"] if key else []
         writer.write("\r\n".join(lines).encode("ascii") + b"\r\n\r\n")
         for at in range(0, len(body), http.STREAM_BYTES):
@@ -236,8 +295,28 @@ class HttpPool:
                 await writer.drain()
 
 
+class Line:
+    """A connection that stays, and counts as work of its server until it is closed."""
+
+    def __init__(
+        self,
+        server: Server,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        silence_s: float,
+        cap: int,
+    ) -> None:
+        self.server, self.reader, self.writer, self.silence_s, self.cap = server, reader, writer, silence_s, cap
+        server.under_way += 1
+
+    def close(self) -> None:
+        """Once."""
+        self.server.under_way -= 1
+        self.writer.transport.abort()
+
+
 def _pause_s(failures: int) -> float:
-    return min(_LONGEST_PAUSE_S, _PAUSE_S * 2 ** min(failures, 10))
+    return min(_LONGEST_PAUSE_S, _PAUSE_S * 2.0 ** min(failures, 10))
 
 
 def _broken(why: str) -> RunResult:

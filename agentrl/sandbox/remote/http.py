@@ -17,6 +17,7 @@ from typing import Any
 HEAD_BYTES = 1 << 14
 STREAM_BYTES = 1 << 16
 _HEADERS = 64
+SWITCHED = 101
 _REQUEST = re.compile(rb"([A-Z]{1,10}) (/[!-~]{0,1000}) HTTP/1\.1")
 _STATUS = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})(?: [ -~]*)?")
 _HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}):[ \t]*([\t -~\x80-\xff]*)")
@@ -94,7 +95,8 @@ async def read_body(reader: asyncio.StreamReader, length: int, cap: int) -> byte
 
 
 async def read_answer(reader: asyncio.StreamReader, silence_s: float, cap: int) -> tuple[int, Mapping[str, str], bytes]:
-    """(status, headers, body) of the final answer. Interim ones (1xx) only tell that the server lives.
+    """(status, headers, body) of the final answer. Interim ones (1xx) only tell that the server lives, but
+    for 101, after which the connection is no longer HTTP.
 
     Raises:
         TimeoutError: nothing came for `silence_s` seconds.
@@ -107,6 +109,8 @@ async def read_answer(reader: asyncio.StreamReader, silence_s: float, cap: int) 
             match = _STATUS.fullmatch(line)
             if match is None:
                 raise ConnectionError("what answers there does not speak HTTP")
+            if int(match[1]) == SWITCHED:
+                return SWITCHED, headers, b""
             if int(match[1]) >= 200:
                 break
         length = headers.get("content-length", "")
@@ -138,3 +142,4 @@ def answer_bytes(status: int, content: bytes, headers: Mapping[str, str] | None 
 
 
 PROCESSING = b"HTTP/1.1 102 Processing\r\n\r\n"
+SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: sandbox-session\r\nConnection: Upgrade\r\n\r\n"

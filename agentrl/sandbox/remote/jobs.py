@@ -11,7 +11,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from .http import Refused
 
@@ -19,25 +18,17 @@ _KEPT_S, _KEPT_BYTES = 300.0, 64 << 20  # answers for those who ask again
 _LONGEST_AWAY_S = 60.0
 
 
-@dataclass(frozen=True)
-class Done:
-    """An answer. `keep`: whoever asks again may have it; not so where the sandbox failed."""
-
-    content: bytes
-    keep: bool
-
-
-Action = Callable[[], Awaitable[Done]]
+Action = Callable[[], Awaitable[bytes]]
 
 
 class Job:
     """One piece of work, for all who have asked for it; it is cancelled when none of them is left."""
 
-    def __init__(self, task: asyncio.Task[Done], digest: bytes) -> None:
+    def __init__(self, task: asyncio.Task[bytes], digest: bytes) -> None:
         self.task, self.digest, self.waiting = task, digest, 0
 
     @contextmanager
-    def awaited(self) -> Iterator[asyncio.Task[Done]]:
+    def awaited(self) -> Iterator[asyncio.Task[bytes]]:
         self.waiting += 1
         try:
             yield self.task
@@ -56,9 +47,9 @@ class Jobs:
         self.closing = False
         self.refused = 0
         self._slots = asyncio.Semaphore(running)
-        self._jobs: set[asyncio.Task[Done]] = set()
+        self._jobs: set[asyncio.Task[bytes]] = set()
         self._by_key: dict[str, Job] = {}
-        self._kept: OrderedDict[str, tuple[float, bytes, Done]] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[float, bytes, bytes]] = OrderedDict()
         self._kept_bytes = 0
         self._usual_s = 0.1  # that a job takes
 
@@ -82,7 +73,7 @@ class Jobs:
     def waiting(self) -> int:
         return max(0, self.inside - self.running)
 
-    def job(self, key: str, digest: bytes, action: Action, ends: float) -> Job | Done:
+    def job(self, key: str, digest: bytes, action: Action, ends: float) -> Job | bytes:
         """A new job, or that which is there under `key` already, or what it came to.
 
         Args:
@@ -105,7 +96,7 @@ class Jobs:
             self._by_key[key] = job
         return job
 
-    async def _do(self, key: str, digest: bytes, action: Action, ends: float) -> Done:
+    async def _do(self, key: str, digest: bytes, action: Action, ends: float) -> bytes:
         try:
             async with asyncio.timeout_at(ends), self._slots:
                 began = time.monotonic()
@@ -113,9 +104,9 @@ class Jobs:
                 self._usual_s += 0.1 * (time.monotonic() - began - self._usual_s)
         except TimeoutError:
             raise Refused(504, "the request's deadline has passed") from None
-        if key and done.keep and len(done.content) <= _KEPT_BYTES:
+        if key and len(done) <= _KEPT_BYTES:
             self._kept[key] = time.monotonic() + _KEPT_S, digest, done
-            self._kept_bytes += len(done.content)
+            self._kept_bytes += len(done)
         return done
 
     def _ended(self, key: str, job: Job) -> None:
@@ -132,7 +123,7 @@ class Jobs:
             if until > now and self._kept_bytes <= _KEPT_BYTES:
                 return
             del self._kept[key]
-            self._kept_bytes -= len(done.content)
+            self._kept_bytes -= len(done)
 
     async def close(self, patience_s: float) -> None:
         """Takes no more; what runs may end, and is cancelled after `patience_s`."""

@@ -23,11 +23,11 @@ from ..live import LiveRun
 from ..pool import SandboxPool
 from . import http, wire
 from .http import Head, Refused
-from .jobs import Done, Job, Jobs
+from .jobs import Job, Jobs
+from .session import BEAT_S, serve_session
 
 _HEAD_S, _BODY_S, _ANSWER_S = 10.0, 60.0, 60.0  # for a client to send, and to take
 _LINGER_S, _LINGER_BYTES = 2.0, 1 << 24  # for a client that still sends when it has been refused
-_BEAT_S = 2.0
 _MAX_KEY = 200
 
 
@@ -39,6 +39,7 @@ class ServerSettings:
     running: int  # runs at once
     queue: int = 256  # requests that may wait
     starting: int = 8  # runs whose walls are being built
+    sessions: int = 64  # at once, beside the runs
     body_bytes: int = 16 << 20
     connections: int = 2048
     longest_s: float = 600.0  # of a deadline
@@ -76,6 +77,7 @@ class SandboxServer:
         self.jobs = Jobs(settings.running, settings.queue)
         self.addresses: Sequence[tuple[str, int]] = ()
         self._token = hashlib.sha256(settings.token.encode()).digest()
+        self.sessions = 0
         self._handlers: set[asyncio.Task[Any]] = set()
         self._unasked: set[asyncio.Task[Any]] = set()  # of them, those whose clients have not asked for anything yet
 
@@ -122,6 +124,8 @@ class SandboxServer:
             raise
         except Exception as error:  # a boundary: a fault of ours is an answer that is tried elsewhere
             content = http.answer(500, {"error": f"{type(error).__name__}: {error}"[:500]})
+        if not content:
+            return  # it was a session, which has had the connection for itself
         async with asyncio.timeout(_ANSWER_S):
             writer.write(content)
             await writer.drain()
@@ -152,18 +156,44 @@ class SandboxServer:
         if (head.method, head.path) == ("GET", "/v1/status"):
             return http.answer(200, self._status())
         verb = head.path.removeprefix("/v1/")
-        if verb not in wire.VERBS or head.path == verb:
-            raise Refused(404, f"there is nothing at this path; POST /v1/{', /v1/'.join(wire.VERBS)}; GET /v1/status")
+        known = (*wire.VERBS, "session")
+        if verb not in known or head.path == verb:
+            raise Refused(404, f"there is nothing at this path; POST /v1/{', /v1/'.join(known)}; GET /v1/status")
         if head.method != "POST":
             raise Refused(405, "use POST", {"Allow": "POST"})
+        if verb == "session":
+            await self._session(head, reader, writer)
+            return b""
         received = asyncio.get_running_loop().time()
         with self.jobs.place():
+            return await self._work(verb, head, await self._body(head, reader), received, reader, writer)
+
+    async def _body(self, head: Head, reader: asyncio.StreamReader) -> bytes:
+        try:
+            async with asyncio.timeout(_BODY_S):
+                return await http.read_body(reader, head.length, self.settings.body_bytes)
+        except TimeoutError:
+            raise Refused(408, f"the body did not come within {_BODY_S:g} s") from None
+
+    async def _session(self, head: Head, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if head.headers.get("upgrade", "").lower() != "sandbox-session":
+            raise Refused(426, "a session wants the connection for itself", {"Upgrade": "sandbox-session"})
+        if self.jobs.closing:
+            raise Refused(503, "the server is stopping", {"Retry-After": "5"})
+        if self.sessions >= self.settings.sessions:
+            raise Refused(429, f"{self.sessions} sessions are open already", {"Retry-After": "5"})
+        self.sessions += 1
+        try:
             try:
-                async with asyncio.timeout(_BODY_S):
-                    body = await http.read_body(reader, head.length, self.settings.body_bytes)
-            except TimeoutError:
-                raise Refused(408, f"the body did not come within {_BODY_S:g} s") from None
-            return await self._work(verb, head, body, received, reader, writer)
+                opening = wire.decode_opening(await self._body(head, reader))
+            except ValueError as error:
+                raise Refused(400, str(error)[:500]) from error
+            if why := wire.above(opening.limits, self.settings.ceiling):
+                raise Refused(422, why)
+            longest_s = self.settings.ceiling.wall_s
+            await serve_session(self.pool, opening, reader, writer, self.settings.body_bytes, longest_s)
+        finally:
+            self.sessions -= 1
 
     def _authorize(self, head: Head) -> None:
         scheme, _, token = head.headers.get("authorization", "").partition(" ")
@@ -176,8 +206,13 @@ class SandboxServer:
             "tier": self.pool.tier,
             "running": min(self.jobs.inside, self.jobs.running),
             "waiting": self.jobs.waiting,
+            "sessions": self.sessions,
             "refused": self.jobs.refused,
-            "room": {"running": self.jobs.running, "queue": self.jobs.queue},
+            "room": {
+                "running": self.jobs.running,
+                "queue": self.jobs.queue,
+                "sessions": self.settings.sessions,
+            },
             "ceiling": asdict(self.settings.ceiling),
             "stopping": self.jobs.closing,
         }
@@ -203,23 +238,24 @@ class SandboxServer:
         if work.deadline_s > self.settings.longest_s:
             raise Refused(422, f"deadline_s is {work.deadline_s}, and this server allows {self.settings.longest_s:g}")
         job = self.jobs.job(key, _digest(work), lambda: self._do(work), received + work.deadline_s)
-        if isinstance(job, Done):
-            return http.answer_bytes(200, job.content)
-        return http.answer_bytes(
-            200, (await _with_client(job, reader, writer, beats="sandbox-beats" in head.headers)).content
-        )
+        if isinstance(job, bytes):
+            return http.answer_bytes(200, job)
+        beats = "sandbox-beats" in head.headers
+        return http.answer_bytes(200, await _with_client(job, reader, writer, beats=beats))
 
-    async def _do(self, work: wire.Work) -> Done:
+    async def _do(self, work: wire.Work) -> bytes:
         if work.verb == "call":
             called = await self.pool.call(**work.arguments, limits=work.limits)
             said, run = {"value": called.value, "run": wire.encode_run(called.run)}, called.run
         else:
             run = await getattr(self.pool, work.verb)(**work.arguments, limits=work.limits)
             said = {"run": wire.encode_run(run)}
-        return Done(json.dumps(said).encode(), keep=run.status != "infra_error")
+        if run.status == "infra_error":
+            raise Refused(500, f"the sandbox failed: {run.error}"[:500])
+        return json.dumps(said).encode()
 
 
-async def _with_client(job: Job, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, beats: bool) -> Done:
+async def _with_client(job: Job, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, beats: bool) -> bytes:
     """Waits for the job as long as the client does.
 
     Raises:
@@ -230,7 +266,7 @@ async def _with_client(job: Job, reader: asyncio.StreamReader, writer: asyncio.S
         gone = asyncio.ensure_future(reader.read(1))
         try:
             while not task.done():
-                await asyncio.wait({task, gone}, timeout=_BEAT_S, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({task, gone}, timeout=BEAT_S, return_when=asyncio.FIRST_COMPLETED)
                 if gone.done() and not task.done():
                     if gone.exception() is None and gone.result():
                         raise Refused(400, "there is more than one request in the connection")

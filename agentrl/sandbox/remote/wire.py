@@ -14,7 +14,7 @@ from typing import Any
 
 from ..collect import check_name
 from ..limits import Limits
-from ..result import RunResult, Status
+from ..result import CellResult, RunResult, Status
 
 VERBS = ("run", "execute", "call")
 _STATUSES: tuple[Status, ...] = ("ok", "error", "timeout", "memory", "output_limit", "signal", "infra_error")
@@ -72,6 +72,47 @@ def decode_work(verb: str, data: bytes) -> Work:
     if verb == "execute" and not arguments["command"]:
         raise ValueError("the command is empty: give the program's name and its arguments")
     return Work(verb, arguments, _limits(body.get("limits", {})), _number(body.get("deadline_s"), "deadline_s"))
+
+
+@dataclass(frozen=True)
+class Opening:
+    """A session that is asked for."""
+
+    files: dict[str, bytes]
+    limits: Limits
+    idle_s: float
+
+
+def encode_opening(files: Mapping[str, str | bytes], limits: Limits, idle_s: float) -> bytes:
+    packed = {check_name(name): _packed(content) for name, content in files.items()}
+    return json.dumps({"files": packed, "limits": asdict(limits), "idle_s": idle_s}).encode()
+
+
+def decode_opening(data: bytes) -> Opening:
+    """Raises ValueError for all that is not what `encode_opening` makes."""
+    body = _object(_parsed(data), "the body")
+    if body.keys() != {"files", "limits", "idle_s"}:
+        raise ValueError("a session takes files, limits and idle_s")
+    files = {check_name(n): _unpacked(c, n) for n, c in _object(body["files"], "files").items()}
+    return Opening(files, _limits(body["limits"]), _number(body["idle_s"], "idle_s"))
+
+
+def decode_cell(data: bytes) -> tuple[str, float]:
+    """(program text, seconds). Raises ValueError."""
+    body = _object(_parsed(data), "the cell")
+    if body.keys() != {"cell", "wall_s"} or not isinstance(body["cell"], str):
+        raise ValueError("a cell has its text and wall_s")
+    return body["cell"], _number(body["wall_s"], "wall_s")
+
+
+def decode_cell_result(said: Any) -> CellResult:
+    said = _object(said, "the result")
+    if said.get("status") not in _STATUSES:
+        raise ValueError(f"{said.get('status')!r} is no status")
+    try:
+        return CellResult(**said)
+    except TypeError as error:
+        raise ValueError(f"the result is not one of this version: {error}") from error
 
 
 def encode_run(result: RunResult) -> dict[str, Any]:
