@@ -103,7 +103,7 @@ async def test_a_server_that_fails_is_no_score(way: str) -> None:
 async def test_work_goes_to_another_server_when_one_fails() -> None:
     with serving() as good:
         for way, then in BROKEN.items():
-            async with pretending(then) as bad, pool_of(bad, good.address, silence_s=2.5) as pool:
+            async with pretending(then) as bad, pool_of(bad, good.address, silence_s=1.8) as pool:
                 results = await asyncio.gather(*(pool.run(f"print({n})") for n in range(4)))
             assert [result.stdout for result in results] == ["0\n", "1\n", "2\n", "3\n"], way
 
@@ -111,7 +111,7 @@ async def test_work_goes_to_another_server_when_one_fails() -> None:
 async def test_servers_that_are_killed_or_stopped_in_mid_run() -> None:
     """What ran there is done anew elsewhere; nothing of it is left."""
     with serving() as first, serving() as second, serving() as third:
-        async with first.pool(second.address, third.address, silence_s=2.6, attempts=3) as pool:
+        async with first.pool(second.address, third.address, silence_s=1.8, attempts=3) as pool:
             running = [asyncio.create_task(pool.run(f"import time; time.sleep(0.8); print({n})")) for n in range(9)]
             await asyncio.sleep(0.6)
             below = first.below()

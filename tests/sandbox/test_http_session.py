@@ -34,7 +34,7 @@ async def test_state_stays_and_cells_end_as_at_home(served: Served) -> None:
         assert (failed.status, failed.error, failed.tier) == ("error", "ZeroDivisionError", "zygote")
         late = await session.run("while True: pass", wall_s=0.3)
         assert (late.status, late.lost) == ("timeout", False)
-        assert (await session.run("import time; time.sleep(2.5); x")).stdout == "6\n"  # with a beat between
+        assert (await session.run("import time; time.sleep(1.3); x")).stdout == "6\n"  # with a beat between
         left = await session.run("exit()")
         assert (left.status, left.lost) == ("error", True)
         with pytest.raises(SessionLost, match="has ended"):
@@ -102,10 +102,12 @@ async def test_what_the_server_refuses(served: Served) -> None:
             assert (await session.run("1")).ok
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, signal.SIGTERM, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)]
+)
 async def test_it_is_lost_with_its_server(number: signal.Signals) -> None:
     with serving("--drain-s", "0.2") as server:
-        async with server.pool(silence_s=2.5) as pool, pool.session() as session:
+        async with server.pool(silence_s=1.8) as pool, pool.session() as session:
             await session.run("x = 1")
             running = asyncio.create_task(session.run("import time; time.sleep(9)"))
             await asyncio.sleep(0.2)

@@ -107,12 +107,13 @@ async def test_what_is_refused(served: Served, request_: bytes, status: int, say
 
 
 async def test_a_full_queue_says_when_to_come_back(narrow: Served) -> None:
-    asked = [asyncio.create_task(narrow.ask(post(work("import time; time.sleep(1)")))) for _ in range(4)]
+    asked = [asyncio.create_task(narrow.ask(post(work("import time; time.sleep(0.6)")))) for _ in range(4)]
     found = [await each for each in asked]
     assert sorted(status for status, _, _ in found) == [200, 200, 429, 429]
     assert all(int(headers["retry-after"]) >= 1 for status, headers, _ in found if status == 429)
 
 
+@pytest.mark.slow
 async def test_a_client_comes_back_when_it_was_told_to(narrow: Served) -> None:
     async with narrow.pool() as pool:
         results = await asyncio.gather(*(pool.run("import time; time.sleep(0.1)") for _ in range(6)))

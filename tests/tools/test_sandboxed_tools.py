@@ -91,7 +91,11 @@ async def test_long_output_keeps_head_and_tail_and_says_how_much_is_gone(env: Co
     [
         ("exit(3)", "the program has left: exit code 3"),
         ("import os\nos.abort()", "it crashed"),
-        ("import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: pass", "it was stopped after 1 s"),
+        pytest.param(
+            "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: pass",
+            "it was stopped after 1 s",
+            marks=pytest.mark.slow,
+        ),
         ("while True: print('x' * 9999)", "it printed more than it may"),
         ("x = b'x' * (600 << 20)\nimport time\ntime.sleep(5)", "it used more memory than it may"),
     ],

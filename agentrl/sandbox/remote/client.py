@@ -26,7 +26,7 @@ from .session import HttpSession
 Ask = Callable[[Server, float], Awaitable[tuple[int, Mapping[str, str], Any]]]
 
 _CONNECT_S = 5.0
-_SILENCE_S = 10.0  # a server that works says so every two seconds
+_SILENCE_S = 10.0  # a server that works says so every second
 _PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0  # for a server that has failed; doubles with each time in a row
 _IDLE_S = 3600.0
 _MARGIN_S = 1.0  # that the server has more than the work may take

@@ -77,7 +77,7 @@ class SandboxServer:
         self.jobs = Jobs(settings.running, settings.queue)
         self.addresses: Sequence[tuple[str, int]] = ()
         self._token = hashlib.sha256(settings.token.encode()).digest()
-        self.sessions = 0
+        self._sessions: set[asyncio.Task[Any]] = set()  # handlers that have become sessions
         self._handlers: set[asyncio.Task[Any]] = set()
         self._unasked: set[asyncio.Task[Any]] = set()  # of them, those whose clients have not asked for anything yet
 
@@ -89,10 +89,10 @@ class SandboxServer:
         self.addresses = [each.getsockname()[:2] for each in self._server.sockets]
 
     async def close(self) -> None:
-        """No new requests; what runs may end within `drain_s`."""
+        """No new requests; what runs may end within `drain_s`, and sessions end after it."""
         self._server.close()
         await self.jobs.close(self.settings.drain_s)
-        for task in tuple(self._unasked):
+        for task in (*self._unasked, *self._sessions):
             task.cancel()
         if self._handlers:
             await asyncio.wait(tuple(self._handlers), timeout=_LINGER_S)
@@ -100,8 +100,7 @@ class SandboxServer:
             task.cancel()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+        task = _this_task()
         self._handlers.add(task)
         try:
             await self._talk(reader, writer)
@@ -138,8 +137,7 @@ class SandboxServer:
             await writer.wait_closed()
 
     async def _head(self, reader: asyncio.StreamReader) -> Head:
-        task = asyncio.current_task()
-        assert task is not None
+        task = _this_task()
         self._unasked.add(task)
         try:
             async with asyncio.timeout(_HEAD_S):
@@ -180,9 +178,10 @@ class SandboxServer:
             raise Refused(426, "a session wants the connection for itself", {"Upgrade": "sandbox-session"})
         if self.jobs.closing:
             raise Refused(503, "the server is stopping", {"Retry-After": "5"})
-        if self.sessions >= self.settings.sessions:
-            raise Refused(429, f"{self.sessions} sessions are open already", {"Retry-After": "5"})
-        self.sessions += 1
+        if len(self._sessions) >= self.settings.sessions:
+            raise Refused(429, f"{len(self._sessions)} sessions are open already", {"Retry-After": "2"})
+        task = _this_task()
+        self._sessions.add(task)
         try:
             try:
                 opening = wire.decode_opening(await self._body(head, reader))
@@ -193,7 +192,7 @@ class SandboxServer:
             longest_s = self.settings.ceiling.wall_s
             await serve_session(self.pool, opening, reader, writer, self.settings.body_bytes, longest_s)
         finally:
-            self.sessions -= 1
+            self._sessions.discard(task)
 
     def _authorize(self, head: Head) -> None:
         scheme, _, token = head.headers.get("authorization", "").partition(" ")
@@ -206,7 +205,7 @@ class SandboxServer:
             "tier": self.pool.tier,
             "running": min(self.jobs.inside, self.jobs.running),
             "waiting": self.jobs.waiting,
-            "sessions": self.sessions,
+            "sessions": len(self._sessions),
             "refused": self.jobs.refused,
             "room": {
                 "running": self.jobs.running,
@@ -280,6 +279,12 @@ async def _with_client(job: Job, reader: asyncio.StreamReader, writer: asyncio.S
             gone.cancel()
             with suppress(asyncio.CancelledError, ConnectionError):
                 await gone
+
+
+def _this_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None
+    return task
 
 
 def _digest(work: wire.Work) -> bytes:

@@ -24,7 +24,7 @@ from .http import SWITCHING
 if TYPE_CHECKING:
     from .client import HttpPool, Line
 
-BEAT_S = 2.0
+BEAT_S = 1.0
 _EMPTY = bytes(4)
 _TAKE_S = 60.0  # for a client to take a result
 
