@@ -15,7 +15,8 @@ from types import TracebackType
 from typing import Any
 
 from .call import call
-from .collect import check_name, collect
+from .collect import collect
+from .inputs import as_bytes, as_files, check_name
 from .jail.order import Mode, Order, encode_payload
 from .limits import Limits
 from .live import LiveRun
@@ -295,11 +296,3 @@ class SandboxPool:
 def _processors() -> int:
     """Those that this process may use."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-
-
-def as_bytes(text: str | bytes) -> bytes:
-    return text.encode() if isinstance(text, str) else bytes(text)
-
-
-def as_files(files: Mapping[str, str | bytes] | None) -> dict[str, bytes]:
-    return {check_name(name): as_bytes(content) for name, content in (files or {}).items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -61,6 +61,10 @@ class SyncSandboxPool:
     @property
     def tier(self) -> str:
         return self._pool.tier
+
+    @property
+    def features(self) -> Mapping[str, Any]:
+        return self._pool.features
 
     def run(self, code: str, **arguments: Any) -> RunResult:
         """As `SandboxPool.run`."""

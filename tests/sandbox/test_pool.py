@@ -25,6 +25,31 @@ def test_a_program_gets_its_input_and_gives_its_output(pool: SyncSandboxPool) ->
     assert result.max_rss > 1 << 20
 
 
+def test_all_walls_stand(pool: SyncSandboxPool) -> None:
+    """Some attacks meet several walls, and would not show that one of them is missing."""
+    result = pool.run("print(open('/proc/self/status').read())")
+    status = dict(line.split(":", 1) for line in result.stdout.splitlines() if ":" in line)
+    assert {name: int(status[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == dict.fromkeys(
+        ("CapInh", "CapPrm", "CapEff", "CapAmb"), 0
+    )
+    assert (status["NoNewPrivs"].strip(), status["Seccomp"].strip()) == ("1", "2")
+    limits = pool.run(
+        "import resource as r\nprint(*(r.getrlimit(k)[1] for k in (r.RLIMIT_AS, r.RLIMIT_NPROC, r.RLIMIT_CORE)))"
+    )
+    assert limits.stdout.split() == [str(LIMITS.address_bytes), str(LIMITS.processes), "1"]
+    if pool.tier == "zygote":
+        assert (status["NSpid"].split(), status["Uid"].split()[0]) == (["1"], "1000")
+        mounts = pool.run("print(open('/proc/self/mountinfo').read())").stdout.splitlines()
+        flags = {line.split()[4]: line.split()[5].split(",")[0] for line in mounts if line}  # the uppermost is the last
+        devices = {f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom")}
+        assert {place for place, flag in flags.items() if flag == "rw"} <= {
+            "/box",
+            "/work",
+            "/tmp",
+            "/dev/shm",
+        } | devices
+
+
 def test_files_come_back_and_only_those_asked_for(pool: SyncSandboxPool) -> None:
     code = "import os\nos.mkdir('d')\nopen('d/x', 'wb').write(bytes([0, 255]))\nopen('y', 'w').write('y')"
     assert pool.run(code, collect_files=["d/x", "missing"]).files == {"d/x": b"\x00\xff"}
