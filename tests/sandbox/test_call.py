@@ -43,6 +43,10 @@ def test_what_is_printed_is_no_part_of_the_value(pool: SyncSandboxPool) -> None:
         ("def f():\n    while True: pass", "timeout"),
         ("import os\ndef f(): os._exit(0)", "error"),
         ("import os\ndef f():\n    os.write(3, b'[' * 9000)\n    os._exit(0)", "error"),
+        (
+            "import os\ndef f():\n    os.write(3, b'{\"value\": ' + b'[' * 200 + b']' * 200 + b'}')\n    os._exit(0)",
+            "error",
+        ),
         ('import os\ndef f():\n    os.write(3, b\'{"value": 1}{"value": 1}\')\n    os._exit(0)', "error"),
         ("import os\ndef f():\n    os.write(3, b'{\"value\": ' + b'9' * 9000 + b'}')\n    os._exit(0)", "error"),
         ('import os\ndef f():\n    os.write(3, b\'{"value": 1, "ok": true}\')\n    os._exit(0)', "error"),

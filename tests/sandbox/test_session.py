@@ -60,6 +60,8 @@ def test_a_cell_that_ignores_the_interrupt_is_killed(pool: SyncSandboxPool) -> N
         ("import os\nos.write(3, b'nonsense that is no answer')", "error"),
         ("import os\nos.write(3, (2**31).to_bytes(4, 'big'))\nimport time\ntime.sleep(60)", "error"),
         ("import os\nos.close(3)", "error"),
+        ("import os\nos.write(3, b'\\0\\0\\0\\x0e{\"ending\": []}')\nimport time\ntime.sleep(9)", "error"),
+        ("import os\nos.write(3, b'\\0\\0\\0\\x02[]')\nimport time\ntime.sleep(9)", "error"),
         ("class E:\n    def __str__(self): raise SystemExit(0)\nraise SystemExit(E())", "error"),
     ],
 )
