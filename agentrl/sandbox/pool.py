@@ -15,7 +15,8 @@ from types import TracebackType
 from typing import Any
 
 from .call import call
-from .collect import check_name, collect
+from .collect import collect
+from .inputs import as_bytes, as_files, check_name
 from .jail.order import Mode, Order, encode_payload
 from .limits import Limits
 from .live import LiveRun
@@ -67,6 +68,7 @@ class SandboxPool:
         self._names = itertools.count(1)
         self._closed = False
         self.workers: list[Worker] = []
+        self._lives: set[LiveRun] = set()
 
     async def __aenter__(self) -> SandboxPool:
         if sys.platform != "linux":
@@ -86,6 +88,8 @@ class SandboxPool:
         self._closed = True
         for worker in self.workers:
             worker.close()
+        for live in self._lives:
+            live.give_up("the pool was closed")
 
     async def _open(self, tier: str) -> None:
         """All workers of this tier, and one run that shows that a run has its walls."""
@@ -242,11 +246,13 @@ class SandboxPool:
         except BaseException:
             worker.load -= 1
             raise
+        self._lives.add(live)
         return live
 
     def release(self, live: LiveRun) -> None:
         live.close()
         live.worker.load -= 1
+        self._lives.discard(live)
 
     async def _pick(self) -> Worker:
         if self._closed or not self.workers:
@@ -295,11 +301,3 @@ class SandboxPool:
 def _processors() -> int:
     """Those that this process may use."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-
-
-def as_bytes(text: str | bytes) -> bytes:
-    return text.encode() if isinstance(text, str) else bytes(text)
-
-
-def as_files(files: Mapping[str, str | bytes] | None) -> dict[str, bytes]:
-    return {check_name(name): as_bytes(content) for name, content in (files or {}).items()}

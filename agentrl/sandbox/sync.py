@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -39,7 +39,15 @@ class SyncSandboxPool:
         self.wait_for(self._pool.__aexit__(kind, error, trace))
         self._stop()
 
+    async def _settle(self) -> None:
+        """Who still waits for a result gets one before the loop ends."""
+        if waiting := asyncio.all_tasks() - {asyncio.current_task()}:
+            _, late = await asyncio.wait(waiting, timeout=1)
+            for task in late:
+                task.cancel()
+
     def _stop(self) -> None:
+        self.wait_for(self._settle())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
         self.loop.close()
@@ -61,6 +69,10 @@ class SyncSandboxPool:
     @property
     def tier(self) -> str:
         return self._pool.tier
+
+    @property
+    def features(self) -> Mapping[str, Any]:
+        return self._pool.features
 
     def run(self, code: str, **arguments: Any) -> RunResult:
         """As `SandboxPool.run`."""

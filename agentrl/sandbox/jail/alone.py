@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 
 from . import landlock, seccomp, trees
@@ -35,7 +36,9 @@ class Alone:
         self._version = landlock.abi()
         self._read: list[str] = []
         self._user: int | None = None
-        self._table = ProcessTable("/proc")
+        self._table = (
+            ProcessTable(os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)) if os.path.isdir("/proc/self") else None
+        )
 
     def prepare(self) -> None:
         if not self._version:
@@ -49,7 +52,11 @@ class Alone:
             self._user = _NOBODY
             os.chmod(self._base, 0o711)
         self._filter = sc.Filter(seccomp.build(without_namespaces(_ANY_PID)), _ANY_PID)
-        self.features = {"landlock": self._version, "own_user": self._user is not None}
+        self.features = {
+            "landlock": self._version,
+            "own_user": self._user is not None,
+            "watched": self._table is not None,
+        }
 
     def fork(self) -> int:
         return os.fork()
@@ -89,8 +96,8 @@ class Alone:
     def leave(self) -> None:
         shutil.rmtree(self._base, ignore_errors=True)
 
-    def usage(self, pids: list[int]) -> dict[int, tuple[int, float]]:
-        return self._table.usage(pids)
+    def usage(self, runs: Mapping[int, int]) -> dict[int, tuple[int, float]]:
+        return {pid: self._table.usage_of_one(pid) for pid in runs} if self._table else {}
 
 
 def _reachable_for(user: int) -> bool:

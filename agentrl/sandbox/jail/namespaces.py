@@ -7,7 +7,7 @@ inside. Needs no rights, only a kernel and a container that allow user namespace
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import NoReturn
 
@@ -32,12 +32,15 @@ class Namespaces:
 
     def prepare(self) -> None:
         """The worker is in its namespaces already, as their first process."""
-        self._proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY)
+        self._proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
         places = trees.inside_names(trees.python_folders())
         has_proc = root.build(places)
         trees.move_interpreter(places)
         self._pid_namespace = os.open("self/ns/pid", os.O_RDONLY, dir_fd=self._proc)
-        self._table = ProcessTable("/proc") if has_proc else None
+        if has_proc:  # which has the runs alone; that of outside would have to be searched for them
+            self._table = ProcessTable(os.open("/proc", os.O_RDONLY | os.O_DIRECTORY))
+        else:
+            self._table = ProcessTable(self._proc)
         self._filter = sc.Filter(seccomp.build(with_namespaces(unix_sockets=self._landlock >= 6)))
         self.features = {"landlock": self._landlock, "proc": has_proc, "root": os.getuid() == 0}
 
@@ -93,8 +96,8 @@ class Namespaces:
     def leave(self) -> None:
         """It has nothing on disk."""
 
-    def usage(self, pids: list[int]) -> dict[int, tuple[int, float]]:
-        return self._table.usage(pids) if self._table else {}
+    def usage(self, runs: Mapping[int, int]) -> dict[int, tuple[int, float]]:
+        return self._table.usage(runs) if self._table else {}
 
 
 _SAME = f"{RUN_ID} {RUN_ID} 1"

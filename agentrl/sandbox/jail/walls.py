@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import math
 import resource
+from collections.abc import Mapping
 from typing import Protocol
 
 from .order import Order
-
-
-class Usage(Protocol):
-    """What a run uses now: bytes of memory and seconds of processor time over all its processes."""
-
-    memory: int
-    cpu_s: float
 
 
 class Walls(Protocol):
@@ -40,8 +34,10 @@ class Walls(Protocol):
     def leave(self) -> None:
         """In the worker, last: removes what it has on disk."""
 
-    def usage(self, pids: list[int]) -> dict[int, tuple[int, float]]:
-        """Memory in bytes and processor time in seconds of each run, by the pid of its first process."""
+    def usage(self, runs: Mapping[int, int]) -> dict[int, tuple[int, float]]:
+        """Memory in bytes and processor time in seconds of each run, by the pid of its first process, as far as they
+        can be known here. `runs`: pidfds by pid.
+        """
 
 
 def set_common_limits() -> None:
