@@ -120,6 +120,7 @@ async def test_servers_that_are_killed_or_stopped_in_mid_run() -> None:
             assert still_running(below, within=1) == []
             results = [await each for each in running]
             assert [result.stdout for result in results] == [f"{n}\n" for n in range(9)]
+            second.kill()
             third.kill()
             began = time.monotonic()
             last = await pool.run("print(1)", limits=Limits(wall_s=1))

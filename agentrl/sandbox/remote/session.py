@@ -22,7 +22,8 @@ from . import wire
 from .http import SWITCHING
 
 if TYPE_CHECKING:
-    from .client import HttpPool, Line
+    from .asking import Line
+    from .client import HttpPool
 
 BEAT_S = 1.0
 _EMPTY = bytes(4)
@@ -121,7 +122,7 @@ class HttpSession:
 
     async def __aenter__(self) -> HttpSession:
         """Raises SandboxError if no server can be had."""
-        self._line = await self.pool.open_line("/v1/session", self._opening)
+        self._line = await self.pool.open_line(self._opening)
         return self
 
     async def __aexit__(

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from ..collect import check_name
+from ..inputs import as_bytes, check_name
 from ..limits import Limits
 from ..result import CellResult, RunResult, Status
 
@@ -182,7 +182,7 @@ def _parsed(data: bytes) -> Any:
 
 
 def _packed(content: str | bytes) -> str:
-    return base64.b64encode(content.encode() if isinstance(content, str) else bytes(content)).decode()
+    return base64.b64encode(as_bytes(content)).decode()
 
 
 def _unpacked(text: Any, name: str) -> bytes:
