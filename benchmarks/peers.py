@@ -11,7 +11,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from subprocess import PIPE
 from typing import Any
@@ -40,6 +40,8 @@ class Peer:
         except BrokenPipeError:
             said = ""
         if not said:
+            with suppress(BrokenPipeError):  # of what it never read
+                self._process.stdin.close()
             self._complaints.seek(0)
             reason = (self._complaints.read().strip().splitlines() or ["it ended"])[-1]
             self.name, self.works = f"{self.name} failed: {reason}", False
