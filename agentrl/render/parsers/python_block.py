@@ -19,20 +19,32 @@ _TICKS = re.compile(r"`+")
 class PythonBlockParser(Family):
     """Blocks that a line with "```python" (or "```py") begins and a line of as many backticks ends; others are text.
 
+    What stands in a block of another language, in one of four backticks or more, or between tildes is quoted.
+
     Args:
         tool: the tool that runs code.
         argument: its argument that takes the code.
     """
 
-    opening = rf"(?<!`)(?P<ticks>`{{3,{_MOST_TICKS}}}+)(?i:python3?|py)[ \t]*+\r?\n"
+    opening = (
+        rf"(?<!`)(?P<ticks>`{{3,{_MOST_TICKS}}}+)(?i:python3?|py)[ \t]*+\r?\n"
+        rf"|(?m:^)[ \t]*+(?P<quote>`{{3,{_MOST_TICKS}}}+(?=[^`\s])|`{{4,{_MOST_TICKS}}}+|~{{3,{_MOST_TICKS}}}+)"
+        r"[^`\n]*+\n"
+    )
     in_templates = False
     wanted = "Wanted: a line with ```python, the code, and a line with ``` alone, for each call."
 
     def __init__(self, tool: str = "python", argument: str = "code") -> None:
         self.tool, self.argument = tool, argument
 
+    def _text_end(self, text: str, mark: re.Match[str]) -> int | None:
+        if mark["quote"] is None:
+            return None
+        end = _end_of_fence(text, mark.end(), mark["quote"])
+        return len(text) if end is None else end.end()
+
     def _read(self, text: str, mark: re.Match[str], calls: Calls) -> int:
-        end = re.compile(rf"^[ \t]*+`{{{len(mark['ticks'])},}}+[ \t\r]*+$", re.MULTILINE).search(text, mark.end())
+        end = _end_of_fence(text, mark.end(), mark["ticks"])
         if end is None:
             calls.refuse("it is cut off: the line that ends the block is missing", self.tool)
             return len(text)
@@ -49,3 +61,8 @@ class PythonBlockParser(Family):
         longest = max((len(run) for run in _TICKS.findall(code)), default=0)
         ticks = "`" * max(3, longest + 1)
         return f"{ticks}python\n{code}\n{ticks}"
+
+
+def _end_of_fence(text: str, start: int, fence: str) -> re.Match[str] | None:
+    """The line that ends the block which `fence` began: at least as many of the same characters, and nothing else."""
+    return re.compile(rf"^[ \t]*+{fence[0]}{{{len(fence)},}}+[ \t\r]*+$", re.MULTILINE).search(text, start)
