@@ -51,7 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
                 "--engine openai reads tool calls from the endpoint and would ignore --parser: leave it away"
             )
         suite = with_room(suite, settings.max_context)
-    player = load_player(arguments.policy, settings, seed=arguments.seed, parser=arguments.parser)
+    envs = [make(scenario.env, **scenario.settings) for scenario in suite.scenarios]
+    player = load_player(arguments.policy, settings, envs, seed=arguments.seed, parser=arguments.parser)
     with make_display(sys.stderr) as display, quiet_garbage():
         result = asyncio.run(_evaluate(suite, player, settings, arguments, display))
     if arguments.out is not None:

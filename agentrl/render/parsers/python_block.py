@@ -7,8 +7,10 @@ template must be given them as content.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from agentrl.errors import ConfigError
 from agentrl.messages import ToolCall
 from agentrl.render.parsers.base import Calls, Family
 
@@ -36,6 +38,29 @@ class PythonBlockParser(Family):
 
     def __init__(self, tool: str = "python", argument: str = "code") -> None:
         self.tool, self.argument = tool, argument
+
+    def check(self, tool_schemas: Sequence[Mapping[str, Any]], env: str) -> None:
+        """Refuse tools among which is none that the blocks could call; `env` names their environment.
+
+        Raises:
+            ConfigError: there is no such tool, or it has no such argument. No tools at all are fine: then the
+                environment reads the calls itself.
+        """
+        arguments = {
+            schema["function"]["name"]: list(schema["function"]["parameters"].get("properties", {}))
+            for schema in tool_schemas
+        }
+        if arguments and self.tool not in arguments:
+            raise ConfigError(
+                f"the parser 'python_block' calls the tool {self.tool!r}, and {env} has none of that name; it has "
+                f"{', '.join(arguments)}: name one, as in policy.parser = 'python_block:{next(iter(arguments))}'"
+            )
+        if arguments and self.argument not in arguments[self.tool]:
+            raise ConfigError(
+                f"the parser 'python_block' gives the code to the argument {self.argument!r} of the tool "
+                f"{self.tool!r}, which takes {', '.join(arguments[self.tool]) or 'none'}: name one, as in "
+                f"policy.parser = 'python_block:{self.tool}.{(arguments[self.tool] or ['code'])[0]}'"
+            )
 
     def _text_end(self, text: str, mark: re.Match[str]) -> int | None:
         if mark["quote"] is None:
