@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import sys
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from rich.console import Console
 from agentrl.cli import shipped
 from agentrl.cli.output import STDOUT, write_json
 from agentrl.cli.policy import Player, load_player
+from agentrl.cli.stopping import run_stoppable
 from agentrl.config.checks import check_ranges
 from agentrl.config.overrides import apply_overrides, parse_override
 from agentrl.config.typed import Origin, build, leaves
@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     played: list[ScenarioResult] = []
     try:
         with make_display(sys.stderr) as display, quiet_garbage():
-            asyncio.run(_evaluate(suite, player, settings, arguments, display, played))
+            run_stoppable(_evaluate(suite, player, settings, arguments, display, played))
     finally:
         if played:  # where a later scenario stopped, those before it are kept
             _tell(SuiteResult(suite.name, tuple(played)), arguments)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import importlib.util
 import shutil
 import sys
@@ -13,6 +12,7 @@ import tomli_w
 
 from agentrl.cli import shipped
 from agentrl.cli.output import STDOUT, write_json
+from agentrl.cli.stopping import run_stoppable
 from agentrl.config import dump_recipe, load_recipe, resume_recipe
 from agentrl.errors import ConfigError, MissingDependencyError, UserError
 from agentrl.train.display import make_display
@@ -84,7 +84,7 @@ def _train(recipe: Recipe, folder: Path, json: str | None) -> None:
     from agentrl.train.loop import train
 
     with make_display(sys.stderr if json == STDOUT else sys.stdout) as display:
-        summary = asyncio.run(train(recipe, folder, display=display))
+        summary = run_stoppable(train(recipe, folder, display=display))
     write_json(json, summary)
     if recipe.train.steps:
         _draw(folder, json)
