@@ -91,6 +91,10 @@ class HFEngine:
         return self._settings.max_context
 
     @property
+    def samplers(self) -> int:
+        return 1
+
+    @property
     def broken(self) -> str | None:
         return None  # a new start would not help: it is in this process
 
