@@ -18,6 +18,7 @@ a step of 10 ms takes 15).
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -191,8 +192,9 @@ class HFEngine:
         for chunk in chunk_prompts(prompts, PREFILL_TOKENS):
             first = len(self._rows)
             rows, owners = chunk_rows(chunk)
+            now = time.perf_counter()
             for row in rows:
-                row.weights_loaded = self._weights_loaded
+                row.weights_loaded, row.begun = self._weights_loaded, now
             self._rows.extend(rows)
             await self._sample(first, partial(self._model.prefill, chunk, owners, first))
 
