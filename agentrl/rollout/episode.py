@@ -156,7 +156,8 @@ class _Episode:
             return _End(
                 Outcome.TRUNCATED_TOKENS,
                 f"the prompt has {len(self.stream)} tokens and leaves no room in {self.max_tokens}: raise "
-                "rollout.max_tokens_per_episode and engine.max_context",
+                "rollout.max_tokens_per_episode (in a suite the scenario's max_tokens_per_episode) and "
+                "engine.max_context",
             )
         while True:
             room = self.max_tokens - len(self.stream)

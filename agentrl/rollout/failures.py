@@ -57,7 +57,7 @@ class FailureWatch:
         Raises:
             RunStoppedError: names each way to fail, how often it came up, and one error's text.
         """
-        if _broke(trajectory):
+        if not scored(trajectory):
             self._failed.append(trajectory)
             _check(self._failed, self._episodes, self._max_share)
 
@@ -68,7 +68,7 @@ def check_failures(trajectories: Sequence[Trajectory], max_share: float) -> None
     Raises:
         RunStoppedError: names each way to fail, how often it came up, and one error's text.
     """
-    _check([trajectory for trajectory in trajectories if _broke(trajectory)], len(trajectories), max_share)
+    _check([trajectory for trajectory in trajectories if not scored(trajectory)], len(trajectories), max_share)
 
 
 def _check(failed: Sequence[Trajectory], episodes: int, max_share: float) -> None:
@@ -82,6 +82,6 @@ def _check(failed: Sequence[Trajectory], episodes: int, max_share: float) -> Non
     )
 
 
-def _broke(trajectory: Trajectory) -> bool:
-    """Whether it failed, or ended before the policy could say anything."""
-    return trajectory.outcome.failed or not trajectory.turns
+def scored(trajectory: Trajectory) -> bool:
+    """Whether it says anything of the policy: it did not fail, nor end before the policy could speak."""
+    return trajectory.reward is not None and bool(trajectory.turns)

@@ -216,6 +216,29 @@ async def test_a_tool_that_hangs_outside_of_python_holds_nobody_up() -> None:
     release.set()
 
 
+async def test_no_episode_is_played_where_a_late_call_still_runs() -> None:
+    """Every third call is late; the environment in which it runs is given to nobody else."""
+    release, calls, places = threading.Event(), Counter[str](), list[list[str]]()
+
+    def sometimes() -> Any:
+        calls["all"] += 1
+        return release.wait() if calls["all"] % 3 == 0 else "fine"
+
+    class Late(ImpatientBlocking):
+        wrong = staticmethod(sometimes)
+
+        def __init__(self) -> None:
+            self.tasks_here: list[str] = []
+            places.append(self.tasks_here)
+
+        def setup(self, task: Task) -> None:
+            self.tasks_here.append(task.prompt)
+
+    await collect(collector_of(Late, concurrency=1))
+    release.set()
+    assert [len(here) for here in places] == [3, 3, 3, 3]
+
+
 async def test_many_hung_calls_are_warned_about() -> None:
     release = threading.Event()
     env = type("Env", (ImpatientBlocking,), {"begun": 0, "wrong": staticmethod(release.wait)})
