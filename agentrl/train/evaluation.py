@@ -10,7 +10,6 @@ from agentrl.env.task import Task
 from agentrl.env.tasks import TaskSource
 from agentrl.errors import DataError
 from agentrl.evaluate.evaluate import evaluate_tasks
-from agentrl.rollout.failures import check_failures
 from agentrl.train.build import make_env
 from agentrl.train.parts import Parts
 from agentrl.train.recipe import EvaluationSettings
@@ -48,9 +47,8 @@ async def evaluate(parts: Parts, recovery: Recovery, name: str, step: int) -> No
             recipe.rollout,
             seed=recipe.seed,
             recover=recovery,
+            on_done=lambda trajectory: run.count_failures([trajectory]),
         )
-    check_failures(result.trajectories, recipe.rollout.max_failed_share)
-    run.count_failures(result.trajectories)
     run.failures.update(result.retried)
     success, share = result.success, result.metrics.get("called_tool")
     metrics = {"success": success.mean, "low": success.low, "high": success.high, "failed": float(result.failed)}
