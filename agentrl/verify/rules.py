@@ -1,0 +1,135 @@
+"""What can be judged without a computer algebra system: exactly, in this process, in microseconds.
+
+What comes in: a gold answer and a response. What goes out: a judgement, or what a worker has to look at. Knows the
+caps, numbers and words; knows no processes.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from agentrl.verify.extract import Extract, extract, single_math
+from agentrl.verify.limits import Limits, over
+from agentrl.verify.plain import plain
+from agentrl.verify.quantity import NoNumber, Quantity, equal, quantity
+from agentrl.verify.verdict import GoldError, Judgement, Verdict
+from agentrl.verify.words import anagrams, words
+
+_COMMAND = re.compile(r"\\[a-zA-Z]+")
+_LONG_WORD = re.compile(r"[a-zA-Z]{3,}")
+_FUNCTIONS = frozenset("sin cos tan cot sec csc log exp sqrt arcsin arccos arctan min max gcd lcm det mod and".split())
+_MATHS = re.compile(r"[0-9a-zA-Z\\]")
+MARKS = "nothing is marked as the answer (####, \\boxed{} or 'answer is')"
+
+
+@dataclass(frozen=True, slots=True)
+class Gold:
+    """A gold answer, read. `symbolic` is for a worker; of the other two at most one is set."""
+
+    symbolic: str
+    number: Quantity | None
+    words: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Undecided:
+    """What a worker has to compare: LaTeX of the gold answer and of the answer, without math signs or boxes."""
+
+    gold: str
+    answer: str
+    shown: str  # the answer as it was written
+
+
+@lru_cache(maxsize=4096)
+def read_gold(gold: str, limits: Limits) -> Gold:
+    """Read a gold answer: a bare one, or a solution that marks it.
+
+    Raises:
+        GoldError: It is empty or over a cap. What only a worker can read is judged there.
+    """
+    if not isinstance(gold, str):
+        raise GoldError(repr(gold), f"it is of type {type(gold).__name__}, wanted text")
+    found = extract(gold)
+    if not found.text:
+        raise GoldError(gold, "it is empty")
+    if fault := over(found.text, limits):
+        raise GoldError(gold, fault)
+    text, number = found.text, _number(found)
+    if isinstance(number, Quantity):
+        return Gold(symbolic_form(text), number, None)
+    if (spoken := words(text)) is not None:
+        return Gold(symbolic_form(text), None, spoken)
+    if (inside := single_math(text)) is not None and inside != text:
+        text = inside
+    if isinstance(number, NoNumber):
+        raise GoldError(gold, number.why)
+    if not _MATHS.search(text) or _is_prose(plain(text)):
+        raise GoldError(gold, "it is neither a number nor words nor mathematics")
+    return Gold(symbolic_form(text), None, None)
+
+
+def judge(gold: Gold, response: str, limits: Limits) -> Judgement | Undecided:
+    """Judge `response` by the rules, as far as they go."""
+    found = extract(response)
+    text = found.text
+    if not text:
+        return Judgement(Verdict.UNPARSABLE, "the answer is empty", None)
+    if fault := over(text, limits):
+        return Judgement(Verdict.UNPARSABLE, fault, text[: limits.chars])
+    read = _number(found)
+    if gold.number is not None and isinstance(read, Quantity):
+        return _verdict(equal(gold.number, read), "the numbers", text)
+    spoken = words(text) if gold.words is not None or read is None else None
+    if gold.words is not None and spoken is not None:
+        if gold.words == spoken or not anagrams(gold.words, spoken):
+            return _verdict(gold.words == spoken, "the words", text)
+    elif gold.words is not None and _mentions(gold.words, found):
+        return _verdict(True, "the words", text)
+    elif gold.number is not None and spoken is not None and len(spoken) > 1:
+        return Judgement(Verdict.UNPARSABLE, "words where a number is wanted", text)
+    return _for_worker(gold, found, read)
+
+
+def _for_worker(gold: Gold, found: Extract, read: Quantity | NoNumber | None) -> Judgement | Undecided:
+    text = found.text
+    if (inside := single_math(text)) is not None:
+        if gold.number is not None and isinstance(number := quantity(inside), Quantity):
+            return _verdict(equal(gold.number, number), "the numbers", inside)
+        return Undecided(gold.symbolic, symbolic_form(inside), inside)
+    if isinstance(read, NoNumber) and gold.words is None:
+        return Judgement(Verdict.UNPARSABLE, read.why, text)
+    if not _MATHS.search(text):
+        return Judgement(Verdict.UNPARSABLE, "it holds neither digits nor letters", text)
+    if _is_prose(plain(text), 1 if found.mark == "whole" else 2):
+        why = MARKS if found.mark == "whole" else "words around more than one number, or around none"
+        return Judgement(Verdict.UNPARSABLE, why, text)
+    return Undecided(gold.symbolic, symbolic_form(text), text)
+
+
+def symbolic_form(text: str) -> str:
+    """The LaTeX that a worker parses."""
+    return plain(text)
+
+
+def _number(found: Extract) -> Quantity | NoNumber | None:
+    return quantity(found.text, marked=found.mark != "whole")
+
+
+def _verdict(same: bool, what: str, text: str) -> Judgement:
+    if same:
+        return Judgement(Verdict.CORRECT, f"{what} are equal", text)
+    return Judgement(Verdict.WRONG, f"{what} differ", text)
+
+
+def _mentions(gold: str, found: Extract) -> bool:
+    """Whether a marked answer begins with the gold words and goes on in a new sentence or bracket."""
+    head = re.split(r"[.,;(\n]", found.text, maxsplit=1)[0]
+    return found.mark != "whole" and words(head) == gold
+
+
+def _is_prose(text: str, least: int = 2) -> bool:
+    """So many words of three letters that are neither commands nor functions, outside of fonts."""
+    bare = _COMMAND.sub(" ", re.sub(r"\\(?:text|mathrm|operatorname|mbox|begin|end)\s*\{[^{}]*\}", " ", text))
+    return sum(word.lower() not in _FUNCTIONS for word in _LONG_WORD.findall(bare)) >= least
