@@ -24,7 +24,7 @@ class Limits:
 
     chars: int = 2000
     digits: int = 300  # in one number
-    nesting: int = 30  # brackets
+    nesting: int = 20  # brackets
     exponent: int = 10_000  # a literal exponent
     tower: int = 3  # powers of powers: 2^{3^{4}} is a tower of 2
     factorial: int = 1000  # the number under a factorial or at the top of a binomial coefficient

@@ -58,7 +58,7 @@ def plain(text: str) -> str:
         text = text.replace("{,}", ",").replace("\\!", "").replace("\\,", " ")
         text = _SIZES.sub("", _SPACING.sub(" ", text))
         text = _DEGREES.sub(" degrees", _FRACTION.sub(r"\\frac", text))
-        text = _trimmed(_whole_box(text))
+        text = _trimmed(_whole_box(_single_spaced(text)))
         if text.endswith("\\"):
             text = text[:-1]
     return text
@@ -69,7 +69,7 @@ def without_fonts(text: str) -> str:
     for _ in range(3):
         if "\\" not in text:
             break
-        text = _FONT.sub(r" \1 ", text)
+        text = _single_spaced(_FONT.sub(r" \1 ", text))
     return text.replace("\\$", "$").replace("\\%", "%").replace("\\#", "#").lstrip("#").strip(_OUTSIDE)
 
 

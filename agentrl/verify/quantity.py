@@ -35,6 +35,7 @@ _HEAD = re.compile(
     rf"(?P<sign>[+-]?)\s*(?P<money>{_CURRENCY})?\s*(?P<sign2>[+-]?)\s*"
     rf"(?:{_FRAC}|{_SLASHED}|(?P<number>{_NUMBER}){_SCIENTIFIC}?)",
 )
+_NAMED = re.compile(r"[a-zA-Z' ]*(?:=\s*)?|[a-zA-Z' ]*[0-9 .+*/()$%^-]*(?:=[0-9 .+*/()$%^-]*)*")  # left of an equals sign
 _START = re.compile(rf"[+-]?\s*{_CURRENCY}?\s*[+-]?\s*(?:\.?[0-9]|[0-9]*\\frac)")
 _PERCENT = re.compile(r"\s*(?:%|percent(?:age)?(?: points?)?\b|pct\b|per cent\b)", re.IGNORECASE)
 _SCALES = {"thousand": 3, "k": 3, "million": 6, "mn": 6, "billion": 9, "bn": 9, "trillion": 12, "hundred": 2}
@@ -144,11 +145,10 @@ def _finite(value: Fraction) -> bool:
 
 
 def _behind_equals(text: str) -> str:
-    """`x = 24` and `12 * 2 = 24` as `24`: what follows the last equals sign, if a number begins there."""
+    """`x = 24`, `Total = 24` and `12 * 2 = 24` as `24`; an equation such as `2x + 1 = 5` stays what it is."""
     left, sign, right = text.rpartition("=")
     right = right.strip()
-    several = any(part in text for part in "<>") or any(part in left for part in (",", ";", " and "))
-    return right if sign and not several and _START.match(right) else text
+    return right if sign and _START.match(right) and _NAMED.fullmatch(left) else text
 
 
 def _with_tail(head: re.Match[str], marked: bool) -> Quantity | NoNumber | None:

@@ -21,6 +21,7 @@ _COMMAND = re.compile(r"\\[a-zA-Z]+")
 _LONG_WORD = re.compile(r"[a-zA-Z]{3,}")
 _FUNCTIONS = frozenset("sin cos tan cot sec csc log exp sqrt arcsin arccos arctan min max gcd lcm det mod and".split())
 _MATHS = re.compile(r"[0-9a-zA-Z\\]")
+_BARE_NAMES = re.compile(r"(?<![a-zA-Z\\])(pi|infty)(?![a-zA-Z])")
 MARKS = "nothing is marked as the answer (####, \\boxed{} or 'answer is')"
 
 
@@ -79,7 +80,7 @@ def judge(gold: Gold, response: str, limits: Limits) -> Judgement | Undecided:
     if fault := over(text, limits):
         return Judgement(Verdict.UNPARSABLE, fault, text[: limits.chars])
     read = _number(found)
-    if gold.number is not None and isinstance(read, Quantity):
+    if gold.number is not None and isinstance(read, Quantity) and not _other_name(gold, text):
         return _verdict(equal(gold.number, read), "the numbers", text)
     spoken = words(text) if gold.words is not None or read is None else None
     if gold.words is not None and spoken is not None:
@@ -110,7 +111,7 @@ def _for_worker(gold: Gold, found: Extract, read: Quantity | NoNumber | None) ->
 
 def symbolic_form(text: str) -> str:
     """The LaTeX that a worker parses."""
-    return plain(text)
+    return _BARE_NAMES.sub(r"\\\1 ", plain(text))
 
 
 def _number(found: Extract) -> Quantity | NoNumber | None:
@@ -121,6 +122,12 @@ def _verdict(same: bool, what: str, text: str) -> Judgement:
     if same:
         return Judgement(Verdict.CORRECT, f"{what} are equal", text)
     return Judgement(Verdict.WRONG, f"{what} differ", text)
+
+
+def _other_name(gold: Gold, text: str) -> bool:
+    """Whether the one says `x = ...` and the other `y = ...`."""
+    names = [left.strip() for left, sign, _ in (gold.symbolic.partition("="), plain(text).partition("=")) if sign]
+    return len(names) == 2 and names[0] != names[1]
 
 
 def _mentions(gold: str, found: Extract) -> bool:
