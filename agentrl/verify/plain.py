@@ -21,7 +21,7 @@ _FRACTIONS = {
 }  # fmt: skip
 _SIGNS = {
     **dict.fromkeys(map(ord, "⁄∕÷"), "/"),
-    **{ord("×"): "\\times ", ord("·"): "\\times ", ord("⋅"): "\\times ", ord("’"): "'", ord("°"): " degrees"},
+    **{ord("×"): "\\times ", ord("·"): "\\times ", ord("⋅"): "\\times ", ord("’"): "'", ord("°"): "^{\\circ}"},
     **{ord("π"): "\\pi ", ord("∞"): "\\infty ", ord("≤"): "\\le ", ord("≥"): "\\ge ", ord("∪"): "\\cup "},
     **{ord("√"): "\\sqrt ", ord("∅"): "\\emptyset ", ord("∈"): "\\in ", ord("±"): "\\pm "},
 }
@@ -30,7 +30,7 @@ _TABLE = {**_FULL_WIDTH, **_MINUS, **_SPACE, **_NOTHING, **_FRACTIONS, **_SIGNS}
 _SPACING = re.compile(r"\\[,;:! ]|\\(?:quad|qquad|thinspace)(?![a-zA-Z])|~")
 _SIZES = re.compile(r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|limits)(?![a-zA-Z])\.?")
 _FRACTION = re.compile(r"\\[dtc]frac(?![a-zA-Z])")
-_DEGREES = re.compile(r"\^\s*\{?\s*\\circ\s*\}?|\\degrees?(?![a-zA-Z])")
+_DEGREES = re.compile(r"(?:\^\s*\{?\s*\\circ\s*\}?|\\degrees?(?![a-zA-Z]))(?=\s*[CF]?$)")
 _EMPHASIS = re.compile(r"\*\*|__|`")
 _WRAPPED = re.compile(r"\$\$(.*)\$\$|\$(?=.*\$)(.*)\$|\\\((.*)\\\)|\\\[(.*)\\\]", re.DOTALL)
 _FONT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathsf|mbox|bf|rm|operatorname)\s*\{([^{}\\$]*)\}")
@@ -57,7 +57,7 @@ def plain(text: str) -> str:
     if "\\" in text or "{" in text or "~" in text:
         text = text.replace("{,}", ",").replace("\\!", "").replace("\\,", " ")
         text = _SIZES.sub("", _SPACING.sub(" ", text))
-        text = _DEGREES.sub(" degrees", _FRACTION.sub(r"\\frac", text))
+        text = _FRACTION.sub(r"\\frac", text).replace("\\varnothing", "\\emptyset")
         text = _trimmed(_whole_box(_single_spaced(text)))
         if text.endswith("\\"):
             text = text[:-1]
@@ -65,10 +65,11 @@ def plain(text: str) -> str:
 
 
 def without_fonts(text: str) -> str:
-    """`24\\text{ cm}` as `24 cm`."""
+    """`24\\text{ cm}` as `24 cm`, `90^\\circ` as `90 degrees`."""
     for _ in range(3):
         if "\\" not in text:
             break
+        text = _DEGREES.sub(" degrees", text)
         text = _single_spaced(_FONT.sub(r" \1 ", text))
     return text.replace("\\$", "$").replace("\\%", "%").replace("\\#", "#").lstrip("#").strip(_OUTSIDE)
 

@@ -181,7 +181,7 @@ def _tail_fault(text: str, start: int, marked: bool) -> str | None:
     tail = text[start:stop]
     unit = _UNIT.match(text, start, stop)
     if unit is None or unit.end() < stop:
-        words = re.search(r"[a-zA-Z]{3}", re.sub(r"\\[a-zA-Z]+", "", tail))
+        words = re.search(r"(?!and\b)\b[a-zA-Z]{3}", re.sub(r"\\[a-zA-Z]+", "", tail))
         return "more than one number" if words and not re.search(r"[\\^=<>]", tail) else None
     word = tail.strip()
     if len(word) == 1 and word.isalpha() and word not in _LETTER_UNITS:
