@@ -25,7 +25,7 @@ from agentrl.verify.crew import Crew, Worker
 from agentrl.verify.queue import Found, Job, Queue
 
 START_LIMIT_S = 120.0
-FAIR_SHARE = 0.25  # of its time limit: with less CPU time than this, a check was starved
+FAIR_SHARE = 0.5  # of its time limit: with less CPU time than this, a check was starved
 SURE_SHARE = 0.8  # with more than this, it would not end at another time either
 JOBS_OF_ONE_WORKER = 500  # sympy's caches grow
 RSS_GROWN_MB = 400
@@ -238,8 +238,10 @@ class Service:
         sure = used is not None and used >= SURE_SHARE * limit_s
         if job.gold_read:
             self._queue.finish(job, Found("timeout", f"no result within {limit_s:g} s", sure))
-        else:
+        elif sure or used is None:
             self._queue.finish(job, Found("gold", f"it was not read within {limit_s:g} s", sure))
+        else:
+            self._queue.fail(job, f"the gold answer was not read within {limit_s:g} s, {used:.2f} s of them computing")
 
     def _hand_out(self) -> None:
         for worker in list(self._crew.workers):
