@@ -7,7 +7,8 @@ out: `{"ready": true}`, or `{"missing": text}` without math-verify, or `{"failed
 
 A fork costs 5 ms where a fresh start costs seconds, so a killed worker is replaced at once. Who dies with whom: the fork
 server with its parent (end of file, and PR_SET_PDEATHSIG on Linux), a worker with the fork server in the same way; a
-worker that computes also has a limit on its CPU time. Each worker leads a process group, which is killed as a whole.
+worker that computes also has a limit on its CPU time. Each worker leads a process group, which is killed as a whole;
+what has left the group becomes the fork server's child, and is killed as well.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ import select
 import signal
 import socket
 import sys
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 WARM = (  # one of each kind: what is only imported is slow at first use
@@ -38,6 +41,7 @@ WARM = (  # one of each kind: what is only imported is slow at first use
     ("(-\\infty,3]\\cup[4,5)", "x<3"),
 )
 _CPU_SLACK_S = 2
+_SET_PARENT_DEATH_SIGNAL, _SET_CHILD_SUBREAPER = 1, 36  # of prctl(2)
 
 
 def main() -> None:
@@ -45,6 +49,8 @@ def main() -> None:
     settings = json.loads(sys.argv[2])
     sys.path[:] = settings["path"]
     _die_with_parent(settings["parent"])
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, signal.SIG_IGN)  # the parent stops its workers in order
     try:
@@ -92,6 +98,7 @@ def _serve(control: socket.socket, settings: dict[str, Any]) -> None:
         _kill(pid)
     for pid in workers.values():
         os.waitpid(pid, 0)
+    _end_orphans(())
 
 
 def _fork(descriptor: int, inherited: tuple[socket.socket, ...], settings: dict[str, Any]) -> int:
@@ -122,6 +129,16 @@ def _reap(workers: dict[int, int]) -> None:
             if os.waitpid(pid, os.WNOHANG) == (0, 0):
                 continue
         del workers[number]
+    _end_orphans(workers.values())
+
+
+def _end_orphans(known: Iterable[int]) -> None:
+    """End what a worker had started in a session of its own: when the worker ends, it becomes this process's child."""
+    with contextlib.suppress(OSError):
+        own = os.getpid()
+        for pid in set(map(int, Path(f"/proc/{own}/task/{own}/children").read_text().split())) - set(known):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
 
 
 def _kill(pid: int) -> None:
@@ -134,8 +151,7 @@ def _kill(pid: int) -> None:
 
 def _die_with_parent(parent: int) -> None:
     if sys.platform == "linux":
-        set_parent_death_signal = 1
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL, 0, 0, 0)
+        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import multiprocessing
 import os
@@ -312,19 +313,77 @@ async def test_a_worker_that_dies_again_is_a_failure_and_no_verdict() -> None:
             await task
 
 
-@needs_math_verify
-async def test_a_process_that_an_answer_started_dies_with_its_worker(quick: Verifier) -> None:
-    """No known answer starts one; a process put into a worker's group stands for it."""
-    (group, _) = quick.worker_pids()
-    sleeper = subprocess.Popen(["sleep", "60"], start_new_session=False)
-    try:
-        session = os.getsid(group)
-        if os.getsid(sleeper.pid) == session:
-            os.setpgid(sleeper.pid, group)
-        assert os.getpgid(group) == group
-    finally:
-        sleeper.kill()
-        sleeper.wait()
+STAND_IN = """
+import os, subprocess, sys, time
+
+class LatexExtractionConfig:
+    def __init__(self, **settings): pass
+
+def parse(text, config, **settings):
+    print("noise", flush=True)
+    if "memory" in text:
+        return [bytearray(1 << 40)]
+    if "abort" in text:
+        os.abort()
+    if "write" in text:
+        open(os.environ["STAND_IN_FILE"], "w").write("x")
+    if "start" in text:
+        for own_session in (False, True):
+            subprocess.Popen(["sleep", "60"], start_new_session=own_session)
+        while True: pass
+    return [1]
+
+def verify(gold, answer, **settings):
+    return True
+"""
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Instead of math-verify, a checker that does what no answer is known to bring math-verify to."""
+    (tmp_path / "math_verify.py").write_text(STAND_IN)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *(entry for entry in sys.path if "site-packages" not in entry)])
+    monkeypatch.setenv("STAND_IN_FILE", str(tmp_path / "written"))
+    return tmp_path
+
+
+def test_processes_that_an_answer_started_die_with_its_worker(stand_in: Path) -> None:
+    before = children()
+    with Verifier(limit_s=1, workers=1) as verifier:
+        verifier.ready_sync()
+        usual = children()
+        asked = threading.Thread(target=verifier.verify_sync, args=("x", "\\boxed{start+1}"))
+        asked.start()
+        deadline = time.monotonic() + 10
+        while len(children() - usual) < 2 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        started = [psutil.Process(pid) for pid in children() - usual]
+        assert sorted(process.name() for process in started) == ["sleep", "sleep"]
+        asked.join()
+        assert still_running(started) == []
+        assert verifier.verify_sync("x", "\\boxed{y+1}").correct
+    assert left_since(before, within=0) == []
+
+
+def test_an_answer_that_takes_too_much_memory_hits_a_limit(stand_in: Path) -> None:
+    with Verifier(memory_mb=256) as verifier:
+        found = verifier.verify_sync("x", "\\boxed{memory+1}")
+        assert (found.verdict, found.reason) == (Verdict.TIMEOUT, "over the memory limit of 256 MiB")
+
+
+def test_an_answer_on_which_the_checker_crashes_is_a_failure_and_no_verdict(stand_in: Path) -> None:
+    with Verifier() as verifier:
+        with pytest.raises(VerifierFailure, match="died 2 times"):
+            verifier.verify_sync("x", "\\boxed{abort+1}")
+        assert verifier.verify_sync("x", "\\boxed{y+1}").correct
+
+
+def test_a_worker_writes_no_file(stand_in: Path) -> None:
+    with Verifier() as verifier:
+        verifier.ready_sync()
+        with contextlib.suppress(VerifierFailure):
+            verifier.verify_sync("x", "\\boxed{write+1}")
+    assert not (stand_in / "written").exists() or (stand_in / "written").read_text() == ""
 
 
 @needs_math_verify
@@ -337,6 +396,9 @@ def test_many_answers_and_replaced_workers_leave_no_descriptor_behind() -> None:
         verifier.verify_sync("x+1", "\\boxed{1+x}")
         assert psutil.Process().num_fds() <= before + 2
         server = psutil.Process(psutil.Process(verifier.worker_pids()[0]).ppid())
+        deadline = time.monotonic() + 10
+        while len(server.children()) > 2 and time.monotonic() < deadline:  # the last one killed is being waited for
+            time.sleep(0.02)
         assert len(server.children()) == 2
         assert server.num_fds() <= 10
 
@@ -369,7 +431,5 @@ def test_errors_and_verifiers_can_be_pickled() -> None:
 
 
 def with_kill(pid: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
