@@ -58,12 +58,10 @@ def _after_hashes(rest: str) -> str:
 
 
 def _after_phrase(text: str) -> str | None:
-    last = None
-    for last in _PHRASE.finditer(text, max(0, len(text) - _PHRASE_REACH)):
-        pass
-    if last is None:
+    ends = [match.end() for match in _PHRASE.finditer(text, max(0, len(text) - _PHRASE_REACH))]
+    if not ends:
         return None
-    rest = text[last.end() : last.end() + LONGEST].strip()
+    rest = text[ends[-1] : ends[-1] + LONGEST].strip()
     if rest.startswith(("$$", "\\[")) and (inside := _MATH.match(rest)):
         return inside[0]
     return rest.partition("\n")[0].strip()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 
 _DIGITS = re.compile(r"[0-9]+")
 _BRACKETS = re.compile(r"[(\[{)\]}]")
@@ -15,6 +16,7 @@ _EXPONENT = re.compile(r"(?:\^|\*\*)[\s{(+-]*([0-9]+)|(?<=[0-9.])[eE][+-]?([0-9]
 _FACTORIAL = re.compile(r"([0-9]+)[\s)}\]]*!")
 _BINOMIAL = re.compile(r"\\[dt]?binom\s*\{?\s*([0-9]+)")
 _SCRIPT = re.compile(r"\^|\*\*")
+_OPERAND = re.compile(r"[\s{(]*(?:[0-9.]+|\\?[a-zA-Z]+)?\s*(?:\^|\*\*)")
 _COMMANDS = re.compile(r"\\(?:int|sum|prod|lim)(?![a-z])")
 
 
@@ -69,7 +71,7 @@ def _tower(text: str) -> int:
     """Powers directly above one another: a chain of ^ with nothing but brackets and one operand between two."""
     places = [match.end() for match in _SCRIPT.finditer(text)]
     tallest = height = min(len(places), 1)
-    for below, above in zip(places, places[1:], strict=False):
-        height = height + 1 if re.fullmatch(r"[\s{(]*(?:[0-9.]+|\\?[a-zA-Z]+)?[\s]*(?:\^|\*\*)", text[below:above]) else 1
+    for below, above in pairwise(places):
+        height = height + 1 if _OPERAND.fullmatch(text, below, above) else 1
         tallest = max(tallest, height)
     return tallest

@@ -1,7 +1,7 @@
 """One way of writing for many: the same answer in other characters and other LaTeX.
 
-What comes in: an answer, cut out of its text. What goes out: the answer in ASCII where it has one meaning there, without
-emphasis, math signs, sizes and fonts. Superscripts are left alone, so that `2²` never becomes 22.
+What comes in: an answer, cut out of its text. What goes out: the answer in ASCII where it has one meaning there, with
+single spaces, without emphasis, math signs and sizes. `2²` becomes `2^{2}`, never 22.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 import unicodedata
 
 _MINUS = dict.fromkeys(map(ord, "−–—‒―﹣－"), "-")
-_SPACE = dict.fromkeys(map(ord, "\u00a0\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u3000"), " ")
+_SPACE = dict.fromkeys([0xA0, *range(0x2000, 0x200B), 0x202F, 0x3000], " ")
 _NOTHING = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff\u200e\u200f"), "")
 _FULL_WIDTH = {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}
 _FRACTIONS = {
@@ -21,9 +21,9 @@ _FRACTIONS = {
 }  # fmt: skip
 _SIGNS = {
     **dict.fromkeys(map(ord, "⁄∕÷"), "/"),
-    **{ord("×"): "\\times ", ord("·"): "\\times ", ord("⋅"): "\\times ", ord("’"): "'", ord("°"): "^{\\circ}"},
-    **{ord("π"): "\\pi ", ord("∞"): "\\infty ", ord("≤"): "\\le ", ord("≥"): "\\ge ", ord("∪"): "\\cup "},
-    **{ord("√"): "\\sqrt ", ord("∅"): "\\emptyset ", ord("∈"): "\\in ", ord("±"): "\\pm "},
+    **str.maketrans({"×": "\\times ", "·": "\\times ", "⋅": "\\times ", "’": "'", "°": "^{\\circ}", "±": "\\pm "}),
+    **str.maketrans({"π": "\\pi ", "∞": "\\infty ", "≤": "\\le ", "≥": "\\ge ", "∪": "\\cup ", "√": "\\sqrt "}),
+    **str.maketrans({"∅": "\\emptyset ", "∈": "\\in "}),
 }
 _TABLE = {**_FULL_WIDTH, **_MINUS, **_SPACE, **_NOTHING, **_FRACTIONS, **_SIGNS}
 

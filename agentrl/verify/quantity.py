@@ -21,25 +21,29 @@ _MOST_DIGITS = 300
 _MOST_EXPONENT = 300
 
 _NUMBER = (
-    r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]{1,2}(?:,[0-9]{2})+,[0-9]{3}(?![0-9])|[0-9]{1,3}(?:[ '][0-9]{3})+(?![0-9])"
-    r"|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+"
+    r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]{1,2}(?:,[0-9]{2})+,[0-9]{3}(?![0-9])"
+    r"|[0-9]{1,3}(?:[ '][0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+"
 )
 _CURRENCY = r"(?:(?:US|CA|AU|NZ|HK|[CAS])?\\?\$|[€£¥₹₽₩₫₺₪฿₦₱]|(?:USD|EUR|GBP|INR|JPY|CNY|RMB|CAD|AUD)\b|Rs\.?)"
-_SCIENTIFIC = r"(?:[eE](?P<e>[+-]?[0-9]+)|\s*(?:\\times|\\cdot|\*|x)\s*10\s*(?:\^|\*\*)\s*\{?\s*(?P<ten>[+-]?[0-9]+)\s*\}?)"
+_SCIENTIFIC = (
+    r"(?:[eE](?P<e>[+-]?[0-9]+)|\s*(?:\\times|\\cdot|\*|x)\s*10\s*(?:\^|\*\*)\s*\{?\s*(?P<ten>[+-]?[0-9]+)\s*\}?)"
+)
 _ARGUMENT = r"\s*(?:\{\s*(?P<%s>-?[0-9.,]+)\s*\}|(?P<%s>[0-9]))"
 _FRAC = r"(?:(?P<whole>[0-9]+)\s*)?\\frac" + _ARGUMENT % ("top", "top1") + _ARGUMENT % ("bottom", "bottom1")
 _SLASHED = (
-    rf"(?:(?P<mixed>[0-9]+)(?:\s+|\s*-\s*(?=[0-9]+/)))?(?P<over>[0-9][0-9,]*(?:\.[0-9]+)?)\s*/\s*(?P<under>-?[0-9][0-9,]*(?:\.[0-9]+)?)"
+    r"(?:(?P<mixed>[0-9]+)(?:\s+|\s*-\s*(?=[0-9]+/)))?"
+    r"(?P<over>[0-9][0-9,]*(?:\.[0-9]+)?)\s*/\s*(?P<under>-?[0-9][0-9,]*(?:\.[0-9]+)?)"
 )
 _HEAD = re.compile(
     rf"(?P<sign>[+-]?)\s*(?P<money>{_CURRENCY})?\s*(?P<sign2>[+-]?)\s*"
     rf"(?:{_FRAC}|{_SLASHED}|(?P<number>{_NUMBER}){_SCIENTIFIC}?)",
 )
-_NAMED = re.compile(r"[a-zA-Z' ]*(?:=\s*)?|[a-zA-Z' ]*[0-9 .+*/()$%^-]*(?:=[0-9 .+*/()$%^-]*)*")  # left of an equals sign
+# What may stand left of an equals sign: a name, or a calculation.
+_NAMED = re.compile(r"[a-zA-Z' ]*(?:=\s*)?|[a-zA-Z' ]*[0-9 .+*/()$%^-]*(?:=[0-9 .+*/()$%^-]*)*")
 _START = re.compile(rf"[+-]?\s*{_CURRENCY}?\s*[+-]?\s*(?:\.?[0-9]|[0-9]*\\frac)")
 _PERCENT = re.compile(r"\s*(?:%|percent(?:age)?(?: points?)?\b|pct\b|per cent\b)", re.IGNORECASE)
 _SCALES = {"thousand": 3, "k": 3, "million": 6, "mn": 6, "billion": 9, "bn": 9, "trillion": 12, "hundred": 2}
-_SCALE = re.compile(r"\s*-?\s*(thousands?|millions?|billions?|trillions?|hundreds?|mn|bn|[kK])(?![a-zA-Z])", re.IGNORECASE)
+_SCALE = re.compile(r"\s*-?\s*(thousands?|(?:m|b|tr)illions?|hundreds?|mn|bn|k)(?![a-zA-Z])", re.IGNORECASE)
 _MONEY_SCALE = re.compile(r"\s*([mMbB])(?![a-zA-Z])")
 _DOZEN = re.compile(r"\s*-?\s*dozens?\b", re.IGNORECASE)
 
@@ -123,7 +127,7 @@ def equal(gold: Quantity, answer: Quantity) -> bool:
     """
     if gold.factor == answer.factor:
         return _same(gold, gold.value, answer, answer.value)
-    pairs = {(1, 1), (gold.factor, answer.factor)}
+    pairs = [(Fraction(1), Fraction(1)), (gold.factor, answer.factor)]
     return any(_same(gold, gold.value * g, answer, answer.value * a) for g, a in pairs)
 
 

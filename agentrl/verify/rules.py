@@ -19,7 +19,8 @@ from agentrl.verify.words import anagrams, words
 
 _COMMAND = re.compile(r"\\[a-zA-Z]+")
 _LONG_WORD = re.compile(r"[a-zA-Z]{3,}")
-_FUNCTIONS = frozenset("sin cos tan cot sec csc log exp sqrt arcsin arccos arctan min max gcd lcm det mod and".split())
+_FUNCTIONS = frozenset(["sin", "cos", "tan", "cot", "sec", "csc", "log", "exp", "sqrt", "min", "max", "gcd", "lcm"])
+_JOINING = frozenset(["arcsin", "arccos", "arctan", "det", "mod", "and"])
 _MATHS = re.compile(r"[0-9a-zA-Z\\]")
 _BARE_NAMES = re.compile(r"(?<![a-zA-Z\\])(pi|infty)(?![a-zA-Z])")
 MARKS = "nothing is marked as the answer (####, \\boxed{} or 'answer is')"
@@ -139,4 +140,4 @@ def _mentions(gold: str, found: Extract) -> bool:
 def _is_prose(text: str, least: int = 2) -> bool:
     """So many words of three letters that are neither commands nor functions, outside of fonts."""
     bare = _COMMAND.sub(" ", re.sub(r"\\(?:text|mathrm|operatorname|mbox|begin|end)\s*\{[^{}]*\}", " ", text))
-    return sum(word.lower() not in _FUNCTIONS for word in _LONG_WORD.findall(bare)) >= least
+    return sum(word.lower() not in _FUNCTIONS | _JOINING for word in _LONG_WORD.findall(bare)) >= least

@@ -72,6 +72,7 @@ class Verifier:
         self._settings = ServiceSettings(limit_s, workers, memory_mb, max_waiting)
         self._cache_size = cache_size
         self._closed = False
+        self._service: Service | None = None
         self._begin()
         _VERIFIERS.add(self)
 
@@ -191,7 +192,7 @@ class Verifier:
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
-        self._service: Service | None = None
+        self._service = None
         self._cache = Cache(self._cache_size)
 
     def _judge(self, gold: str, response: str) -> Judgement | Undecided:

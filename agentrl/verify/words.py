@@ -13,7 +13,7 @@ from agentrl.verify.plain import plain, without_fonts
 _WORDS = re.compile(r"[^\W\d_]+(?:[ '’.-]+[^\W\d_]+)*")
 _TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mbox)\s*\{[^{}$]*\}")
 _NAMES = frozenset(  # words that are mathematics when they stand alone
-    "pi e i infinity infty oo inf emptyset sin cos tan log ln sqrt".split()
+    ["pi", "e", "i", "infinity", "infty", "oo", "inf", "emptyset", "sin", "cos", "tan", "log", "ln", "sqrt"]
 )
 
 

@@ -1,13 +1,14 @@
 """The processes behind the verifier: a fork server with math-verify loaded and warm, and the workers it forks.
 
-Run as a script, with one end of a socket as its only argument; standard library and math-verify alone, nothing of
-agentrl. What comes in, a line of JSON each: `{"spawn": N}` with a descriptor riding along, `{"kill": N}`. What goes
-out: `{"ready": true}`, or `{"missing": text}` without math-verify, or `{"failed": text}`. A worker reads `{"gold", "answer"}` from its descriptor and answers with
-`{"phase": "answer"}` when the gold answer is read, then with `{"verdict", "reason", "rss_mb"}`.
+Run as a script, with one end of a socket and settings as its arguments; standard library and math-verify alone, nothing
+of agentrl. What comes in, a line of JSON each: `{"spawn": N}` with a descriptor riding along, `{"kill": N}`. What goes
+out: `{"ready": true}`, or `{"missing": text}` without math-verify, or `{"failed": text}`. A worker reads
+`{"gold", "answer"}` from its descriptor and answers with `{"phase": "answer"}` when the gold answer is read, then with
+`{"verdict", "reason", "rss_mb"}`.
 
-A fork costs 5 ms where a fresh start costs seconds, so a killed worker is replaced at once. Who dies with whom: the fork
-server with its parent (end of file, and PR_SET_PDEATHSIG on Linux), a worker with the fork server in the same way; a
-worker that computes also has a limit on its CPU time. Each worker leads a process group, which is killed as a whole;
+A fork costs 5 ms where a fresh start costs seconds, so a killed worker is replaced at once. Who dies with whom: the
+fork server with its parent (end of file, and PR_SET_PDEATHSIG on Linux), a worker with the fork server in the same way;
+a worker that computes also has a limit on its CPU time. Each worker leads a process group, which is killed as a whole;
 what has left the group becomes the fork server's child, and is killed as well.
 """
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from agentrl.errors import AgentRLError
 from agentrl.verify import Judgement, Verdict, Verifier
 
 from .conftest import needs_math_verify
@@ -32,30 +33,34 @@ def wrong(golds: Iterable[str]) -> Iterator[tuple[str, str, str]]:
             yield kind, gold, VARIATIONS[kind](other) if "." not in other else f"#### {other}"
 
 
+def missed(
+    cases: list[tuple[str, str, str]], found: list[Judgement | AgentRLError], verdict: Verdict
+) -> list[tuple[tuple[str, str, str], Judgement | AgentRLError]]:
+    return [
+        (case, got)
+        for case, got in zip(cases, found, strict=True)
+        if not isinstance(got, Judgement) or got.verdict is not verdict
+    ]
+
+
 def test_there_are_all_answers_and_ten_variations(real_data: Path) -> None:
     assert len(gold_answers(real_data)) == 7473
     assert len(VARIATIONS) >= 10
-    assert len(set(VARIATIONS[kind]("1,080") for kind in VARIATIONS)) == len(VARIATIONS)
+    assert len({VARIATIONS[kind]("1,080") for kind in VARIATIONS}) == len(VARIATIONS)
 
 
 def test_every_answer_in_every_dress_is_right_by_the_rules_alone(real_data: Path) -> None:
     with Verifier(symbolic=False) as verifier:
         cases = list(right(gold_answers(real_data)))
         found = verifier.verify_batch_sync((f"#### {gold}", response) for _, gold, response in cases)
-    missed = [(case, got) for case, got in zip(cases, found, strict=True) if not isinstance(got, Judgement) or not got.correct]
-    assert missed == []
+    assert missed(cases, found, Verdict.CORRECT) == []
 
 
 def test_every_changed_number_is_wrong(real_data: Path) -> None:
     with Verifier(symbolic=False) as verifier:
         cases = list(wrong(gold_answers(real_data)))
         found = verifier.verify_batch_sync((gold, response) for _, gold, response in cases)
-    missed = [
-        (case, got)
-        for case, got in zip(cases, found, strict=True)
-        if not isinstance(got, Judgement) or got.verdict is not Verdict.WRONG
-    ]
-    assert missed == []
+    assert missed(cases, found, Verdict.WRONG) == []
 
 
 @needs_math_verify

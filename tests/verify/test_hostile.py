@@ -15,15 +15,15 @@ from agentrl.verify.extract import extract
 from agentrl.verify.limits import Limits, over
 
 from .conftest import needs_math_verify
-from .hostile import CAPPED, HOSTILE, SYMBOLIC
+from .mix import CAPPED, HOSTILE, SYMBOLIC
 
 LIMIT_S = 0.5
 STALL_S = 0.05
 TRIES = 4  # on a machine that others use too, any sleep can be late; what stalls does so each time
 
 RIGHT = {  # the hostile ones that are right all the same
-    "spaces", "new lines", "closing braces", "no-break spaces", "zero-width", "tower against itself", "equal polynomials",
-    "large set against itself",
+    "spaces", "new lines", "closing braces", "no-break spaces", "zero-width", "tower against itself",
+    "equal polynomials", "large set against itself",
 }  # fmt: skip
 
 

@@ -65,7 +65,8 @@ def test_a_gold_answer_that_is_no_mathematics_is_named(warm: Verifier, gold: str
 
 
 @pytest.mark.parametrize(
-    ("gold", "answer"), [("x^2+1", "The result is $1+x^2$."), ("x^2+1", "The answer is \\(1+x^2\\)."), ("x^2+1", "1+x^2")]
+    ("gold", "answer"),
+    [("x^2+1", "The result is $1+x^2$."), ("x^2+1", "The answer is \\(1+x^2\\)."), ("x^2+1", "1+x^2")],
 )
 def test_unmarked_mathematics_is_found_where_there_is_one_piece(warm: Verifier, gold: str, answer: str) -> None:
     assert warm.verify_sync(gold, answer).correct

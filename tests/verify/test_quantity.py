@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from agentrl.verify.quantity import NoNumber, Quantity, equal, quantity
 
 READ = {
-    "24": "24", " 24. ": "24", "+5": "5", "-5": "-5", "−5": "-5", "- 5": "-5", "007": "7", "-0": "0", ".5": "1/2", "5.": "5",
+    "24": "24", " 24. ": "24", "+5": "5", "-5": "-5", "−5": "-5", "- 5": "-5", "007": "7", "-0": "0", ".5": "1/2",
+    "5.": "5",
     "0.50": "1/2", "1,234": "1234", "1,234,567.89": "123456789/100", "12,34,567": "1234567", "1 234": "1234",
     "1'234": "1234", "1\u202f234": "1234", "1{,}234": "1234", "1\\,234": "1234", "1e3": "1000", "2.5E-2": "1/40",
     "5 \\times 10^{3}": "5000", "5*10^3": "5000", "5 × 10³": "5000", "3/4": "3/4", "-3/4": "-3/4", "24 / 7": "24/7",
@@ -23,7 +24,8 @@ READ = {
     "24 years old!": "24", "24 (twenty-four)": "24", "24. I used 12*2.": "24", "24 million": "24000000",
     "$3.5 million": "3500000", "$5M": "5000000", "$5k": "5000", "x = 24": "24", "12 * 2 = 24": "24",
     "Total cost = $24": "24", "**24**": "24", "$24$": "24", "$$24$$": "24", "\\(24\\)": "24", "\\[24\\]": "24",
-    "\\boxed{24}": "24", "#24": "24", "２４": "24", "１，２３４": "1234", "१२": "12", "١٢": "12", "the total is 24": "24",
+    "\\boxed{24}": "24", "#24": "24", "２４": "24", "１，２３４": "1234", "१२": "12", "١٢": "12",
+    "the total is 24": "24",
     "\\left(24\\right)": None, "24x": None, "24 x": None, "24!": None, "5^2": None, "2²": None, "24-3": None,
     "24+3": None, "3:2": None, "1.2.3": None, "3,14": None, "1,23": None, "1,2": None, "(1,2)": None, "\\pi": None,
     "3\\pi": None, "2x + 1 = 5": None, "a = 3, b = 4": None, "1/0": None, "\\frac{1}{0}": None, "1e999": None,
@@ -99,7 +101,12 @@ def test_a_fraction_is_read_as_itself(value: Fraction) -> None:
         assert got.value == value
 
 
-@given(st.integers(-(10**40), 10**40), st.integers(0, 30), st.sampled_from(["", "$", "€"]), st.sampled_from(["", " apples", "%"]))
+@given(
+    st.integers(-(10**40), 10**40),
+    st.integers(0, 30),
+    st.sampled_from(["", "$", "€"]),
+    st.sampled_from(["", " apples", "%"]),
+)
 def test_a_decimal_is_read_as_itself(digits: int, places: int, before: str, behind: str) -> None:
     value = Fraction(digits, 10**places)
     whole, rest = divmod(abs(digits), 10**places)

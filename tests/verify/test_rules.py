@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -150,15 +152,17 @@ def test_caps_can_be_set_and_the_cap_is_named() -> None:
     assert (found.verdict, found.reason) == (Verdict.UNPARSABLE, "12 characters, over the cap of 10")
 
 
-@given(st.text(max_size=200), st.sampled_from(["", "#### ", "\\boxed{", "answer is ", "$"]), st.sampled_from(["", "}", "$"]))
+@given(
+    st.text(max_size=200),
+    st.sampled_from(["", "#### ", "\\boxed{", "answer is ", "$"]),
+    st.sampled_from(["", "}", "$"]),
+)
 def test_any_response_is_judged_or_left_to_a_worker(text: str, before: str, behind: str) -> None:
     found = judge(read_gold("24", LIMITS), before + text + behind, LIMITS)
     assert isinstance(found, Undecided) or found.verdict is not Verdict.TIMEOUT
 
 
 @given(st.text(max_size=60))
-def test_any_gold_is_read_or_named(text: str) -> None:
-    try:
-        read_gold(text, LIMITS)
-    except GoldError as error:
-        assert error.gold == text
+def test_any_gold_is_read_or_refused(text: str) -> None:
+    with contextlib.suppress(GoldError):
+        assert read_gold(text, LIMITS).symbolic

@@ -1,6 +1,6 @@
 """Answers that hang, exhaust or confuse checkers: each with a name, a gold answer and a response.
 
-What comes in: nothing. What goes out: `HOSTILE`. Those in `SYMBOLIC` are over no cap, so that a worker meets them.
+What comes in: nothing. What goes out: `HOSTILE`, for tests and benchmarks. Those in `SYMBOLIC` are over no cap, so that a worker meets them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ SYMBOLIC: Mapping[str, tuple[str, str]] = {
         "tower in a sine": (_GOLD, "\\sin(9^{9^{9^{9}}})"),
         "towers in a set": ("\\{1,2\\}", "\\{9^{9^{9^{9}}}, 8^{8^{8^{8}}}\\}"),
         "tower of fractions": (_GOLD, "\\left(\\frac{3}{2}\\right)^{9^{9^{9}}}"),
-        "issue 65 of math-verify": (_GOLD, "\\dfrac{5^{\\left(5^{\\left(5^{\\left(5^5\\right)}\\right)} - 4\\right)} - 5}{16}"),
+        "issue 65 of math-verify": (
+            _GOLD, "\\dfrac{5^{\\left(5^{\\left(5^{\\left(5^5\\right)}\\right)} - 4\\right)} - 5}{16}",
+        ),
         "factorial of a factorial": (_GOLD, "((999!)!)!"),
         "factorial of a power": (_GOLD, "(10^{9})!"),
         "factorials of a product": (_GOLD, "(10000 \\cdot 100000)!"),
@@ -51,7 +53,9 @@ SYMBOLIC: Mapping[str, tuple[str, str]] = {
         "nested absolute values": (_GOLD, nested("\\left|x-", "1", "\\right|", 14)),
         "trigonometry": (_GOLD, "+".join(f"\\sin({k}x)\\cos({k}y)\\tan({k}z)" for k in range(1, 25))),
         "radicals": (_GOLD, "+".join(f"\\sqrt{{{k}}}" for k in range(2, 60))),
-        "radicals, denominator": (_GOLD, "\\frac{1}{" + "+".join(f"\\sqrt{{{k}}}" for k in (2, 3, 5, 7, 11, 13, 17)) + "}"),
+        "radicals, denominator": (
+            _GOLD, "\\frac{1}{" + "+".join(f"\\sqrt{{{k}}}" for k in (2, 3, 5, 7, 11, 13, 17)) + "}",
+        ),
         "polynomial equation": ("x=1", "x^{97}+3x^{13}+7x+1=0"),
         "odd inequality": ("x<1", "\\sin(x)x^{5}+x^{4}+\\cos(x) < 3"),
         "large set": ("\\{1,2\\}", "\\{" + ",".join(f"\\sqrt{{{k}}}" for k in range(190)) + "\\}"),
@@ -59,7 +63,7 @@ SYMBOLIC: Mapping[str, tuple[str, str]] = {
         "union of intervals": ("[0,1]", "\\cup".join(f"[{2 * k},{2 * k + 1})" for k in range(60))),
         "large matrix": (
             "\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}",
-            "\\begin{pmatrix}" + "\\\\".join("&".join(f"x^{{{i + j}}}" for j in range(9)) for i in range(9)) + "\\end{pmatrix}",
+            nested("\\begin{pmatrix}", "\\\\".join(["&".join(f"x^{i}" for i in range(9))] * 9), "\\end{pmatrix}", 1),
         ),
         "deep fraction": (_GOLD, nested("\\frac{1}{1+", "x", "}", 14)),
         "continued fraction": (_GOLD, nested("1+\\frac{1}{", "2", "}", 14)),
