@@ -1,6 +1,7 @@
 """Answers that hang, exhaust or confuse checkers: each with a name, a gold answer and a response.
 
-What comes in: nothing. What goes out: `HOSTILE`, for tests and benchmarks. Those in `SYMBOLIC` are over no cap, so that a worker meets them.
+What comes in: nothing. What goes out: `HOSTILE`, for tests and benchmarks. Those in `SYMBOLIC` are over no cap, but for
+a few, so that a worker meets them.
 """
 
 from __future__ import annotations

@@ -74,7 +74,9 @@ def row(name: str, pairs: Sequence[Pair], workers: int) -> Row:
     seconds, theirs, hangs = peer(pairs)
     theirs_us = seconds / len(pairs) * 1e6
     differ = sum(mine is not other for mine, other in zip(found, theirs, strict=True) if other is not None)
-    print(f"{name}: {1e6 / median:.0f} answers/s, math-verify {1e6 / theirs_us:.0f}; {hangs} hangs; {differ} verdicts differ")
+    print(
+        f"{name}: {1e6 / median:.0f} answers/s, math-verify {1e6 / theirs_us:.0f}; {hangs} hangs; {differ} verdicts differ"
+    )
     return Row(name, "us", median, p95, peer=theirs_us, peer_name="math-verify 0.9.0", floor=theirs_us / 10)
 
 

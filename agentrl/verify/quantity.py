@@ -31,7 +31,7 @@ _SCIENTIFIC = (
 _ARGUMENT = r"\s*(?:\{\s*(?P<%s>-?[0-9.,]+)\s*\}|(?P<%s>[0-9]))"
 _FRAC = r"(?:(?P<whole>[0-9]+)\s*)?\\frac" + _ARGUMENT % ("top", "top1") + _ARGUMENT % ("bottom", "bottom1")
 _SLASHED = (
-    r"(?:(?P<mixed>[0-9]+)(?:\s+|\s*-\s*(?=[0-9]+/)))?"
+    r"(?:(?P<mixed>[0-9]+)\s+)?"
     r"(?P<over>[0-9][0-9,]*(?:\.[0-9]+)?)\s*/\s*(?P<under>-?[0-9][0-9,]*(?:\.[0-9]+)?)"
 )
 _HEAD = re.compile(
@@ -66,7 +66,9 @@ _CHANGED_BEFORE = re.compile(
     re.IGNORECASE,
 )
 _WORDS_BEFORE = re.compile(r"[a-zA-Z][^0-9+*^\\<>|{}\[\]_/]*?(?=[+-]?\s*(?:US)?[$€£¥₹]?\s*[+-]?\.?[0-9])")
-_SENTENCE_END = re.compile(r"(?:(?<=[0-9a-zA-Z%)\]}$])[.?]|(?<=[a-zA-Z])!)[.!?]*(?=\s\D|\s?$)|\s\((?=[^()]*\))|\n")
+_SENTENCE_END = re.compile(
+    r"(?:(?<=[0-9a-zA-Z%)\]}$])[.?]|(?<=[a-zA-Z])!)[.!?]*(?=\s\D|\s?$)|\s\((?=[^()]*\))|,?\s(?:because|since|which)\b|\n"
+)
 
 
 @dataclass(frozen=True, slots=True)

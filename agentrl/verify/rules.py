@@ -81,17 +81,39 @@ def judge(gold: Gold, response: str, limits: Limits) -> Judgement | Undecided:
     if fault := over(text, limits):
         return Judgement(Verdict.UNPARSABLE, fault, text[: limits.chars])
     read = _number(found)
-    if gold.number is not None and isinstance(read, Quantity) and not _other_name(gold, text):
-        return _verdict(equal(gold.number, read), "the numbers", text)
-    spoken = words(text) if gold.words is not None or read is None else None
-    if gold.words is not None and spoken is not None:
-        if gold.words == spoken or not anagrams(gold.words, spoken):
-            return _verdict(gold.words == spoken, "the words", text)
-    elif gold.words is not None and _mentions(gold.words, found):
-        return _verdict(True, "the words", text)
-    elif gold.number is not None and spoken is not None and len(spoken) > 1:
+    if gold.number is not None:
+        judged = _by_number(gold, gold.number, found, read)
+    elif gold.words is not None:
+        judged = _by_words(gold.words, found)
+    else:
+        judged = None
+    return judged or _for_worker(gold, found, read)
+
+
+def _by_number(gold: Gold, wanted: Quantity, found: Extract, read: Quantity | NoNumber | None) -> Judgement | None:
+    text = found.text
+    if isinstance(read, Quantity):
+        return None if _other_name(gold, text) else _verdict(equal(wanted, read), "the numbers", text)
+    if found.mark == "phrase" and text.endswith("!"):
+        exclaimed = quantity(text.rstrip("! "))  # "The answer is 24!" is 24, and may still be the factorial
+        if isinstance(exclaimed, Quantity) and equal(wanted, exclaimed):
+            return _verdict(True, "the numbers", text)
+    if read is None and len(words(text) or "") > 1:
         return Judgement(Verdict.UNPARSABLE, "words where a number is wanted", text)
-    return _for_worker(gold, found, read)
+    return None
+
+
+def _by_words(wanted: str, found: Extract) -> Judgement | None:
+    spoken, text = words(found.text), found.text
+    if spoken == wanted:
+        return _verdict(True, "the words", text)
+    if found.mark != "whole" and words(re.split(r"[.,;(\n]", text, maxsplit=1)[0]) == wanted:
+        return _verdict(True, "the words", text)  # and goes on in a new sentence or bracket
+    if spoken is None or anagrams(wanted, spoken):
+        return None
+    if found.mark == "whole" and f" {wanted} " in f" {spoken} ":
+        return Judgement(Verdict.UNPARSABLE, MARKS, text)
+    return _verdict(False, "the words", text)
 
 
 def _for_worker(gold: Gold, found: Extract, read: Quantity | NoNumber | None) -> Judgement | Undecided:
@@ -129,12 +151,6 @@ def _other_name(gold: Gold, text: str) -> bool:
     """Whether the one says `x = ...` and the other `y = ...`."""
     names = [left.strip() for left, sign, _ in (gold.symbolic.partition("="), plain(text).partition("=")) if sign]
     return len(names) == 2 and names[0] != names[1]
-
-
-def _mentions(gold: str, found: Extract) -> bool:
-    """Whether a marked answer begins with the gold words and goes on in a new sentence or bracket."""
-    head = re.split(r"[.,;(\n]", found.text, maxsplit=1)[0]
-    return found.mark != "whole" and words(head) == gold
 
 
 def _is_prose(text: str, least: int = 2) -> bool:

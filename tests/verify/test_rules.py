@@ -60,6 +60,9 @@ def test_the_answer_is_cut_out(text: str, answer: str, mark: str) -> None:
         ("24", "#### 3 and 24 apples", "unparsable"),
         ("24", "#### 24 (or maybe 25)", "correct"),  # the first number is the one committed to
         ("24", "So we have $x=24$.", "correct"),
+        ("24", "The answer is 24!", "correct"),
+        ("120", "The answer is 5!", "worker"),
+        ("24", "#### 24!", "worker"),  # a factorial
         ("24", "#### twenty-four", "unparsable"),
         ("24", "#### nan", "unparsable"),
         ("24", "I cannot say.", "unparsable"),
@@ -76,6 +79,8 @@ def test_the_answer_is_cut_out(text: str, answer: str, mark: str) -> None:
         ("Tuesday", "The answer is tuesday.", "correct"),
         ("Tuesday", "The answer is Tuesday, since Monday is over.", "correct"),
         ("Tuesday", "Monday", "wrong"),
+        ("Tuesday", "It is Tuesday", "unparsable"),
+        ("Tuesday", "It is Monday", "wrong"),
         ("New York", "#### new   york.", "correct"),
         ("\\text{2nd floor}", "\\boxed{\\text{2nd floor}}", "correct"),
         ("B", "\\boxed{(B)}", "correct"),
