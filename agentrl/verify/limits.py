@@ -12,9 +12,12 @@ from itertools import pairwise
 
 _DIGITS = re.compile(r"[0-9]+")
 _BRACKETS = re.compile(r"[(\[{)\]}]")
-_EXPONENT = re.compile(r"(?:\^|\*\*)[\s{(+-]*([0-9]+)|(?<=[0-9.])[eE][+-]?([0-9]+)")
-_FACTORIAL = re.compile(r"([0-9]+)[\s)}\]]*!")
-_BINOMIAL = re.compile(r"\\[dt]?binom\s*\{?\s*([0-9]+)")
+_OPEN, _CLOSE = r"(?:\\left|[\s{(+-])*", r"(?:\\right|[\s)}\]])*"
+_LITERAL = rf"([0-9]+)(?:{_CLOSE}(?:\^|\*\*){_OPEN}([0-9]+))?"  # a number, or a power of two numbers
+_EXPONENT = re.compile(rf"(?:\^|\*\*){_OPEN}(?={_LITERAL})")
+_SCIENTIFIC = re.compile(r"(?<=[0-9.])[eE](?=[+-]?([0-9]+))()")
+_FACTORIAL = re.compile(rf"(?<![0-9]){_LITERAL}{_CLOSE}!")
+_BINOMIAL = re.compile(rf"\\[dt]?binom{_OPEN}{_LITERAL}")
 _SCRIPT = re.compile(r"\^|\*\*")
 _OPERAND = re.compile(r"[\s{(]*(?:[0-9.]+|\\?[a-zA-Z]+)?\s*(?:\^|\*\*)")
 _COMMANDS = re.compile(r"\\(?:int|sum|prod|lim)(?![a-z])")
@@ -27,9 +30,9 @@ class Limits:
     chars: int = 2000
     digits: int = 300  # in one number
     nesting: int = 20  # brackets
-    exponent: int = 10_000  # a literal exponent
+    exponent: int = 100_000  # an exponent that is a number or a power of numbers
     tower: int = 3  # powers of powers: 2^{3^{4}} is a tower of 2
-    factorial: int = 1000  # the number under a factorial or at the top of a binomial coefficient
+    factorial: int = 1000  # a number or a power of numbers under a factorial or at the top of a binomial coefficient
     commas: int = 200  # elements of sets and lists, entries of matrices
     integrals: int = 4  # integrals, sums, products, limits
 
@@ -46,17 +49,26 @@ def over(text: str, limits: Limits) -> str | None:
         return f"{depth} nested brackets, over the cap of {limits.nesting}"
     for pattern, cap, what in (
         (_EXPONENT, limits.exponent, "exponent"),
+        (_SCIENTIFIC, limits.exponent, "exponent"),
         (_FACTORIAL, limits.factorial, "factorial of"),
         (_BINOMIAL, limits.factorial, "binomial coefficient of"),
     ):
         for match in pattern.finditer(text):
-            if int(digits := match[1] or match[2]) > cap:
-                return f"{what} {digits}, over the cap of {cap}"
+            if _larger(match[1], match[2], cap):
+                shown = f"{match[1]}^{match[2]}" if match[2] else match[1]
+                return f"{what} {shown}, over the cap of {cap}"
     if (tower := _tower(text)) > limits.tower:
         return f"a tower of {tower} powers, over the cap of {limits.tower}"
     if (hard := len(_COMMANDS.findall(text))) > limits.integrals:
         return f"{hard} integrals, sums, products and limits, over the cap of {limits.integrals}"
     return None
+
+
+def _larger(base: str, exponent: str | None, cap: int) -> bool:
+    """Whether a number, or a power of two numbers, is larger than `cap`; without computing a large one."""
+    if not exponent or int(base) < 2:
+        return int(base) > cap
+    return int(exponent) > cap.bit_length() or int(base) ** int(exponent) > cap
 
 
 def _depth(text: str) -> int:

@@ -35,7 +35,7 @@ class Job:
     gold_read: bool = False
     deadline: float = 0.0  # time.monotonic()
     cpu_before: float | None = None  # of its worker, seconds
-    extended: bool = False
+    extensions: int = 0  # of the deadline
 
 
 class Queue:

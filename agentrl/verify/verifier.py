@@ -50,7 +50,7 @@ class Verifier:
     def __init__(
         self,
         *,
-        limit_s: float = 3.0,
+        limit_s: float = 2.0,
         workers: int = 2,
         memory_mb: int = 1024,
         max_waiting: int = 1000,

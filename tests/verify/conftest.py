@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -22,9 +22,9 @@ def warm() -> Iterator[Verifier]:
         yield verifier
 
 
-@pytest.fixture
-async def quick() -> AsyncIterator[Verifier]:
-    """A verifier of the test's own with a short limit."""
-    async with Verifier(limit_s=0.5) as verifier:
-        await verifier.ready()
+@pytest.fixture(scope="session")
+def quick() -> Iterator[Verifier]:
+    """One with a short limit, for all tests that hang or kill its workers: it is whole again after each of them."""
+    with Verifier(limit_s=0.5) as verifier:
+        verifier.ready_sync()
         yield verifier

@@ -25,8 +25,15 @@ from ..processes import children, left_since, still_running
 from .conftest import needs_math_verify
 
 ROOT = Path(__file__).resolve().parents[2]
-HANG = "\\boxed{9^{9^{9^{9}}}}"
 GOLD = "2\\pi"
+
+
+def hang(base: int) -> str:
+    """An answer that keeps a worker for hours."""
+    return f"\\boxed{{{base}^{{(4+5)^{{(4+5)^{{9}}}}}}}}"
+
+
+HANG = hang(9)
 CASES = [
     ("24", "#### 24", Verdict.CORRECT),
     ("24", "#### 25", Verdict.WRONG),
@@ -79,7 +86,7 @@ def test_threads_and_two_event_loops_at_once() -> None:
 
 
 @needs_math_verify
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_child_processes(method: str, warm: Verifier) -> None:
     """A forked child inherits a verifier that runs, a spawned one gets a pickled copy; each starts its own workers."""
     before = children()
@@ -121,6 +128,7 @@ async def test_batch_keeps_order_and_puts_errors_in_their_places(quick: Verifier
 
 
 @needs_math_verify
+@pytest.mark.slow
 async def test_a_batch_larger_than_the_queue_waits_for_room() -> None:
     pairs = [("x+1", f"\\boxed{{1+x+{n}}}") for n in range(60)]
     async with Verifier(limit_s=10, max_waiting=2) as verifier:
@@ -135,10 +143,11 @@ async def test_a_batch_larger_than_the_queue_waits_for_room() -> None:
 
 
 @needs_math_verify
+@pytest.mark.slow
 async def test_callers_that_give_up_waiting_for_room_do_not_block_others() -> None:
     async with Verifier(limit_s=0.5, workers=1, max_waiting=1) as verifier:
         await verifier.ready()
-        tasks = [asyncio.create_task(verifier.verify(GOLD, f"\\boxed{{{n}^{{9^{{9^9}}}}}}")) for n in range(3, 9)]
+        tasks = [asyncio.create_task(verifier.verify(GOLD, hang(n))) for n in range(3, 9)]
         await asyncio.sleep(0.1)
         for task in tasks[1:]:
             task.cancel()
@@ -160,6 +169,7 @@ async def test_equal_checks_share_one_job_and_a_cancelled_one_does_not_take_it_a
 
 
 @needs_math_verify
+@pytest.mark.slow
 async def test_what_a_worker_found_is_remembered_within_bounds() -> None:
     async with Verifier(limit_s=10, cache_size=2) as verifier:
         first = await verifier.verify("x+1", "\\boxed{1+x}")
@@ -173,12 +183,12 @@ async def test_what_a_worker_found_is_remembered_within_bounds() -> None:
 
 @needs_math_verify
 async def test_a_hang_is_remembered(quick: Verifier) -> None:
-    for _ in range(5):  # on a busy machine a time-out may be unsure, and is then tried again
-        found = await quick.verify(GOLD, HANG)
+    for _ in range(20):  # on a busy machine a time-out may be unsure, and is then tried again
+        found = await quick.verify(GOLD, hang(8))
         assert found.verdict is Verdict.TIMEOUT
         if found.by == "cache":
             return
-    pytest.fail("five time-outs, none remembered")
+    pytest.fail("twenty time-outs, none remembered")
 
 
 @needs_math_verify
@@ -187,7 +197,7 @@ async def test_close_leaves_no_process_and_fails_what_waits() -> None:
     verifier = Verifier(limit_s=30)
     await verifier.ready()
     assert len(children() - before) == 3
-    waiting = [asyncio.create_task(verifier.verify(GOLD, f"\\boxed{{{n}^{{9^{{9^9}}}}}}")) for n in range(3, 8)]
+    waiting = [asyncio.create_task(verifier.verify(GOLD, hang(n))) for n in range(3, 8)]
     await asyncio.sleep(0.2)
     await verifier.aclose()
     for found in await asyncio.gather(*waiting, return_exceptions=True):
@@ -213,6 +223,7 @@ def test_closing_while_math_verify_loads_leaves_no_process() -> None:
 
 
 @needs_math_verify
+@pytest.mark.slow
 def test_a_forgotten_verifier_takes_its_processes_along() -> None:
     before = children()
     verifier = Verifier()
@@ -231,7 +242,7 @@ def test_the_rules_alone_start_no_process() -> None:
 
 
 @needs_math_verify
-@pytest.mark.parametrize("busy", [False, True])
+@pytest.mark.parametrize("busy", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_when_the_parent_is_killed_everything_ends(busy: bool) -> None:
     script = f"""
 import sys, time
@@ -280,6 +291,7 @@ async def test_killed_workers_are_replaced_and_their_work_is_done_anew(quick: Ve
 
 @needs_math_verify
 async def test_a_killed_fork_server_is_started_anew(quick: Verifier) -> None:
+    await quick.ready()
     server = psutil.Process(quick.worker_pids()[0]).ppid()
     workers = [psutil.Process(pid) for pid in quick.worker_pids()]
     hang = asyncio.create_task(quick.verify(GOLD, HANG))
@@ -302,6 +314,7 @@ async def test_a_stopped_worker_is_the_machines_failure_and_no_verdict() -> None
 
 
 @needs_math_verify
+@pytest.mark.slow
 async def test_a_worker_that_dies_again_is_a_failure_and_no_verdict() -> None:
     async with Verifier(limit_s=30, workers=1) as verifier:
         await verifier.ready()
@@ -387,6 +400,7 @@ def test_a_worker_writes_no_file(stand_in: Path) -> None:
 
 
 @needs_math_verify
+@pytest.mark.slow
 def test_many_answers_and_replaced_workers_leave_no_descriptor_behind() -> None:
     with Verifier(limit_s=0.2, cache_size=0) as verifier:
         verifier.ready_sync()
