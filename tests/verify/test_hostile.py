@@ -59,16 +59,17 @@ def test_there_are_enough_and_of_both_kinds() -> None:
 
 
 @needs_math_verify
-async def test_all_at_once(quick: Verifier) -> None:
+@pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.slow)])
+async def test_many_at_once(quick: Verifier, every: int) -> None:
     """A queue of them, with good answers in between: those are judged, and are not held up by more than the queue."""
-    names = list(HOSTILE)
+    names = [*CAPPED, *list(SYMBOLIC)[::every]]
     good = [quick.verify("x^2+1", f"\\boxed{{{n}+x^2-{n - 1}}}") for n in range(2, 12)]
     found = await asyncio.gather(*(ask(quick, name) for name in names), *good)
     assert all(judged.correct for judged in found[len(names) :])
     verdicts = {name: judged.verdict for name, judged in zip(names, found, strict=False)}
     allowed = {Verdict.WRONG, Verdict.UNPARSABLE, Verdict.TIMEOUT}
     assert {name for name, verdict in verdicts.items() if verdict not in allowed} <= RIGHT
-    assert sum(verdict is Verdict.TIMEOUT for verdict in verdicts.values()) >= 10  # else they are not hostile
+    assert sum(verdict is Verdict.TIMEOUT for verdict in verdicts.values()) >= 20 / every  # else they are not hostile
     await check_whole(quick)
 
 

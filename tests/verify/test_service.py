@@ -21,7 +21,7 @@ import pytest
 from agentrl.errors import ConfigError, MissingDependencyError, VerifierFailure
 from agentrl.verify import GoldError, Judgement, Verdict, Verifier
 
-from ..processes import children, left_since, still_running
+from ..processes import still_running
 from .conftest import needs_math_verify
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,8 +55,9 @@ def ask_all(verifier: Verifier) -> list[Verdict]:
     return verdicts([verifier.verify_sync(*pair) for pair in PAIRS])
 
 
-def in_child(verifier: Verifier, answers: multiprocessing.Queue[list[Verdict]]) -> None:
+def in_child(verifier: Verifier, answers: multiprocessing.Queue[list[Verdict] | list[int]]) -> None:
     answers.put(ask_all(verifier))
+    answers.put([process.pid for process in family(verifier)])
 
 
 @needs_math_verify
@@ -89,18 +90,19 @@ def test_threads_and_two_event_loops_at_once() -> None:
 @pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_child_processes(method: str, warm: Verifier) -> None:
     """A forked child inherits a verifier that runs, a spawned one gets a pickled copy; each starts its own workers."""
-    before = children()
     context = multiprocessing.get_context(method)
-    answers: multiprocessing.Queue[list[Verdict]] = context.Queue()
+    answers: multiprocessing.Queue[list[Verdict] | list[int]] = context.Queue()
     with Verifier(limit_s=0.5) as verifier:
         verifier.ready_sync()
         child = context.Process(target=in_child, args=(verifier, answers))
         child.start()
         assert answers.get(timeout=60) == WANTED
+        processes = {pid for pid in answers.get(timeout=60) if isinstance(pid, int)}
         child.join()
+        assert processes.isdisjoint(process.pid for process in family(verifier))
         assert ask_all(verifier) == WANTED  # the parent's workers did not notice
     assert child.exitcode == 0
-    assert left_since(before) == []
+    assert still_running(psutil.Process(pid) for pid in processes if psutil.pid_exists(pid)) == []
 
 
 @needs_math_verify
@@ -193,17 +195,16 @@ async def test_a_hang_is_remembered(quick: Verifier) -> None:
 
 @needs_math_verify
 async def test_close_leaves_no_process_and_fails_what_waits() -> None:
-    before = children()
     verifier = Verifier(limit_s=30)
     await verifier.ready()
-    assert len(children() - before) == 3
+    processes = family(verifier)
     waiting = [asyncio.create_task(verifier.verify(GOLD, hang(n))) for n in range(3, 8)]
     await asyncio.sleep(0.2)
     await verifier.aclose()
     for found in await asyncio.gather(*waiting, return_exceptions=True):
         assert isinstance(found, VerifierFailure)
         assert "closed" in str(found)
-    assert left_since(before, within=0) == []
+    assert still_running(processes, within=0) == []
     await verifier.aclose()  # again, without harm
     for pair in PAIRS[:1] + PAIRS[3:4]:
         with pytest.raises(VerifierFailure, match="is closed"):
@@ -212,33 +213,33 @@ async def test_close_leaves_no_process_and_fails_what_waits() -> None:
 
 @needs_math_verify
 def test_closing_while_math_verify_loads_leaves_no_process() -> None:
-    before = children()
     verifier = Verifier()
-    future, _ = verifier._running().submit("x", "x")
+    service = verifier._running()
+    future, _ = service.submit("x", "x")
     assert future is not None
-    time.sleep(0.1)
+    while (server := service._crew._process) is None:
+        time.sleep(0.01)
+    time.sleep(0.05)
     verifier.close()
     assert isinstance(future.exception(), VerifierFailure)
-    assert left_since(before, within=0) == []
+    assert server.returncode is not None
 
 
 @needs_math_verify
 @pytest.mark.slow
 def test_a_forgotten_verifier_takes_its_processes_along() -> None:
-    before = children()
     verifier = Verifier()
     verifier.ready_sync()
-    assert len(children() - before) == 3
+    processes = family(verifier)
     del verifier
     gc.collect()
-    assert left_since(before) == []
+    assert still_running(processes) == []
 
 
-def test_the_rules_alone_start_no_process() -> None:
-    before = children()
+def test_the_rules_alone_start_no_process_and_no_thread() -> None:
     with Verifier() as verifier:
         assert verifier.verify_sync("24", "#### 24").correct
-        assert children() == before
+        assert verifier._service is None
 
 
 @needs_math_verify
@@ -361,21 +362,18 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def test_processes_that_an_answer_started_die_with_its_worker(stand_in: Path) -> None:
-    before = children()
     with Verifier(limit_s=1, workers=1) as verifier:
         verifier.ready_sync()
-        usual = children()
+        (worker,) = (psutil.Process(pid) for pid in verifier.worker_pids())
         asked = threading.Thread(target=verifier.verify_sync, args=("x", "\\boxed{start+1}"))
         asked.start()
         deadline = time.monotonic() + 10
-        while len(children() - usual) < 2 and time.monotonic() < deadline:
+        while len(started := worker.children()) < 2 and time.monotonic() < deadline:
             time.sleep(0.02)
-        started = [psutil.Process(pid) for pid in children() - usual]
         assert sorted(process.name() for process in started) == ["sleep", "sleep"]
         asked.join()
         assert still_running(started) == []
         assert verifier.verify_sync("x", "\\boxed{y+1}").correct
-    assert left_since(before, within=0) == []
 
 
 def test_an_answer_that_takes_too_much_memory_hits_a_limit(stand_in: Path) -> None:
@@ -418,7 +416,6 @@ def test_many_answers_and_replaced_workers_leave_no_descriptor_behind() -> None:
 
 
 def test_without_math_verify_the_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = children()
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if "site-packages" not in entry])
     with Verifier() as verifier:
         assert verifier.verify_sync("24", "#### 24").correct
@@ -428,7 +425,6 @@ def test_without_math_verify_the_missing_package_is_named(monkeypatch: pytest.Mo
     with Verifier(symbolic=False) as verifier:
         found = verifier.verify_sync("x+1", "\\boxed{1+x}")
         assert (found.verdict, "symbolic=False" in found.reason) == (Verdict.UNPARSABLE, True)
-    assert left_since(before) == []
 
 
 @pytest.mark.parametrize("setting", ["limit_s", "workers", "memory_mb", "max_waiting"])
@@ -442,6 +438,17 @@ def test_errors_and_verifiers_can_be_pickled() -> None:
     assert (error.gold, error.why) == ("x^", "why")
     with pickle.loads(pickle.dumps(Verifier(symbolic=False))) as copy:
         assert copy.verify_sync("24", "24").correct
+
+
+def family(verifier: Verifier) -> list[psutil.Process]:
+    """The fork server and the workers, once both are there."""
+    deadline = time.monotonic() + 10
+    while len(verifier.worker_pids()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    workers = [psutil.Process(pid) for pid in verifier.worker_pids()]
+    assert len(workers) == 2
+    assert {worker.ppid() for worker in workers} != {os.getpid()}
+    return [psutil.Process(workers[0].ppid()), *workers]
 
 
 def with_kill(pid: int) -> None:
