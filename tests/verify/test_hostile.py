@@ -85,19 +85,19 @@ async def test_what_the_rules_meet_does_not_stall_the_loop(quick: Verifier, name
 @needs_math_verify
 @pytest.mark.slow
 async def test_each_alone_ends_within_its_limit_without_a_stall() -> None:
-    for name in HOSTILE:
-        late_s, took_s = [], []
-        for _ in range(TRIES):
-            async with Verifier(limit_s=LIMIT_S, cache_size=0) as verifier:
-                await verifier.ready()
+    async with Verifier(limit_s=LIMIT_S, cache_size=0) as verifier:
+        await verifier.ready()
+        for name in HOSTILE:
+            late_s, took_s = [], []
+            for _ in range(TRIES):
                 began = time.perf_counter()
                 late_s.append(await lag_s(verifier, name))
                 took_s.append(time.perf_counter() - began - 0.03)
-                await check_whole(verifier)
-            if late_s[-1] <= STALL_S and took_s[-1] <= LIMIT_S + 0.1:
-                break
-        assert min(late_s) <= STALL_S, name
-        assert min(took_s) <= LIMIT_S + 0.1, name
+                if late_s[-1] <= STALL_S and took_s[-1] <= LIMIT_S + 0.1:
+                    break
+            assert min(late_s) <= STALL_S, name
+            assert min(took_s) <= LIMIT_S + 0.1, name
+        await check_whole(verifier)
 
 
 @needs_math_verify
