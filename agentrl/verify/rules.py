@@ -73,7 +73,13 @@ def read_gold(gold: str, limits: Limits) -> Gold:
 
 
 def judge(gold: Gold, response: str, limits: Limits) -> Judgement | Undecided:
-    """Judge `response` by the rules, as far as they go."""
+    """Judge `response` by the rules, as far as they go.
+
+    Raises:
+        TypeError: The response is no text.
+    """
+    if not isinstance(response, str):
+        raise TypeError(f"a response must be text, got {type(response).__name__}: {response!r:.80}")
     found = extract(response)
     text = found.text
     if not text:

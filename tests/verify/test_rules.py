@@ -121,6 +121,11 @@ def test_a_gold_answer_that_is_no_text_is_named() -> None:
         read_gold(24, LIMITS)  # type: ignore[arg-type]
 
 
+def test_a_response_that_is_no_text_is_named() -> None:
+    with pytest.raises(TypeError, match="must be text, got NoneType"):
+        judge(read_gold("24", LIMITS), None, LIMITS)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("text", "cap"),
     [
