@@ -18,7 +18,7 @@ from .mix import CAPPED, HOSTILE, SYMBOLIC
 
 LIMIT_S = 0.5
 STALL_S = 0.05
-TRIES = 4  # on a machine that others use too, any sleep can be late; what stalls does so each time
+TRIES = 10  # on a machine that others use too, any sleep can be late; what stalls does so each time
 
 RIGHT = {  # the hostile ones that are right all the same
     "spaces", "new lines", "closing braces", "no-break spaces", "zero-width", "tower against itself",
