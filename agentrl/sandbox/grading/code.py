@@ -25,7 +25,9 @@ from .task import CodeTask
 _FOREVER_S = 24 * 3600.0  # the tests wait for the candidate; what they do by themselves is bounded by silence and CPU
 
 
-async def grade_code(pool: SandboxPool, code: str, task: CodeTask, limits: Limits, pace: Pace) -> tuple[CaseResult, ...]:
+async def grade_code(
+    pool: SandboxPool, code: str, task: CodeTask, limits: Limits, pace: Pace
+) -> tuple[CaseResult, ...]:
     """`limits` are for each call of the candidate, and for what the tests do between calls."""
     order = {
         "setup": task.setup,

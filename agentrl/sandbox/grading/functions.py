@@ -1,4 +1,7 @@
-"""Grades a function: one process a call, arguments in, value out, compared here. Expected values stay in this process."""
+"""Grades a function: one process a call, arguments in, value out, compared here.
+
+Expected values stay in this process.
+"""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ class CodeTask:
 Task = FunctionTask | TextTask | CodeTask
 
 
-def names_of(cases: Sequence[FunctionCase] | Sequence[TextCase]) -> list[str]:
+def names_of(cases: Sequence[FunctionCase | TextCase]) -> list[str]:
     return [case.name or f"case {number}" for number, case in enumerate(cases)]
 
 

@@ -52,4 +52,4 @@ def _find(module: ModuleType, function: str) -> Any:
 
 
 def _built_in(kind: type[BaseException]) -> str:
-    return next(each.__name__ for each in kind.__mro__ if getattr(builtins, each.__name__, None) is each)
+    return str(next(each.__name__ for each in kind.__mro__ if getattr(builtins, each.__name__, None) is each))

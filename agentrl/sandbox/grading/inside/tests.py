@@ -9,15 +9,14 @@ text]}`, or `{"ended": status}` if there is neither.
 from __future__ import annotations
 
 import builtins
-import inspect
 import json
 import linecache
 import os
 import sys
 import traceback
-import unittest
 from collections.abc import Callable, Iterator
-from types import ModuleType
+from functools import partial
+from types import FunctionType, ModuleType
 from typing import Any
 
 from .values import decode, encode
@@ -86,30 +85,33 @@ def _value(said: dict[str, Any]) -> Any:
         except Exception as error:
             raise _CandidateEnded("error", f"its value cannot be read: {error}") from None
     if "raised" in said:
-        name, text = said["raised"]
-        kind = getattr(builtins, str(name), None)
-        if not (isinstance(kind, type) and issubclass(kind, Exception)) or name in _NEVER_RAISED:
-            kind = CandidateError
-        try:
-            error = kind(text)
-        except TypeError:
-            error = CandidateError(text)
-        raise error
+        raise _error(*said["raised"])
     raise _CandidateEnded(said["ended"], "")
+
+
+def _error(name: str, text: str) -> Exception:
+    kind = getattr(builtins, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, Exception)) or name in _NEVER_RAISED:
+        return CandidateError(text)
+    try:
+        return kind(text)
+    except TypeError:  # it wants more than a text
+        return CandidateError(text)
 
 
 def _found(space: dict[str, Any], checks: list[str]) -> Iterator[tuple[str, Callable[[], object]]]:
     """The cases that the tests define: `check(candidate)`, functions `test_*`, unittest's, and the single checks."""
     if callable(check := space.get("check")):
         yield "check", lambda: check(space["candidate"])
+    unittest: Any = sys.modules.get("unittest")  # not there if the tests have not imported it: it takes its time
     for name, thing in list(space.items()):
-        if inspect.isfunction(thing) and name.startswith("test") and thing.__module__ == "tests":
+        if isinstance(thing, FunctionType) and name.startswith("test") and thing.__module__ == "tests":
             yield name, thing
-        elif isinstance(thing, type) and issubclass(thing, unittest.TestCase) and thing.__module__ == "tests":
+        elif unittest and isinstance(thing, type) and issubclass(thing, unittest.TestCase):
             for test in unittest.defaultTestLoader.loadTestsFromTestCase(thing):
                 yield f"{name}.{test.id().rpartition('.')[2]}", test.debug
     for number, source in enumerate(checks):
-        yield f"check {number}", lambda source=source, n=number: _execute(source, f"check_{n}.py", space)
+        yield f"check {number}", partial(_execute, source, f"check_{number}.py", space)
 
 
 def _case(name: str, work: Callable[[], object]) -> bool:
@@ -123,11 +125,11 @@ def _outcome(work: Callable[[], object]) -> tuple[str, str]:
     try:
         work()
     except _CandidateEnded as ended:
-        return ended.args
+        return ended.args[0], ended.args[1]
     except AssertionError as error:
         return "wrong", _where(error)
     except Exception as error:
-        return "broken_task" if isinstance(error, unittest.SkipTest) else "error", _where(error)
+        return "broken_task" if type(error).__name__ == "SkipTest" else "error", _where(error)
     except BaseException as error:  # pytest's own are no Exceptions
         return "wrong" if type(error).__name__ == "Failed" else "broken_task", _where(error)
     return "passed", ""
