@@ -13,6 +13,7 @@ from .limits import Limits
 from .pool import SandboxPool
 from .result import CallResult, CellResult, RunResult, SandboxError, SessionLost, Status, Tier, TierUnavailable
 from .session import Session
+from .sync import SyncSandboxPool, run_sync
 
 __all__ = [
     "CallResult",
@@ -24,7 +25,9 @@ __all__ = [
     "Session",
     "SessionLost",
     "Status",
+    "SyncSandboxPool",
     "Tier",
     "TierUnavailable",
+    "run_sync",
     "same_value",
 ]

@@ -61,10 +61,10 @@ class SandboxPool:
         self._count = workers or len(os.sched_getaffinity(0))
         self._room = asyncio.Semaphore(running or 4 * self._count)
         self._preload, self._warm = tuple(preload), warm
-        self._workers: list[Worker] = []
         self._mending = asyncio.Lock()
         self._names = itertools.count(1)
         self._closed = False
+        self.workers: list[Worker] = []
 
     async def __aenter__(self) -> SandboxPool:
         refused = []
@@ -80,7 +80,7 @@ class SandboxPool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._closed = True
-        for worker in self._workers:
+        for worker in self.workers:
             worker.close()
 
     async def _open(self, tier: str) -> None:
@@ -88,7 +88,7 @@ class SandboxPool:
         self.tier = tier
         try:
             first = await self._new_worker()
-            self._workers = [first, *await asyncio.gather(*(self._new_worker() for _ in range(self._count - 1)))]
+            self.workers = [first, *await asyncio.gather(*(self._new_worker() for _ in range(self._count - 1)))]
             tried = await self.run("print(6 * 7)", limits=Limits())
         except BaseException:
             self._drop_workers()
@@ -98,9 +98,9 @@ class SandboxPool:
             raise TierUnavailable(f"tier {tier!r} cannot be had here: {tried.error or tried.stderr}")
 
     def _drop_workers(self) -> None:
-        for worker in self._workers:
+        for worker in self.workers:
             worker.close()
-        self._workers = []
+        self.workers = []
 
     async def _new_worker(self) -> Worker:
         worker = Worker(self.tier, self._preload, self._warm)
@@ -110,7 +110,7 @@ class SandboxPool:
     @property
     def features(self) -> Mapping[str, Any]:
         """What this machine gave to the walls."""
-        return self._workers[0].features if self._workers else {}
+        return self.workers[0].features if self.workers else {}
 
     async def run(
         self,
@@ -217,18 +217,18 @@ class SandboxPool:
         live.worker.load -= 1
 
     async def _pick(self) -> Worker:
-        if self._closed or not self._workers:
+        if self._closed or not self.workers:
             raise SandboxError("the pool is not open: use it inside `async with`")
-        if not all(worker.alive for worker in self._workers):
+        if not all(worker.alive for worker in self.workers):
             await self._mend()
-        return min(self._workers, key=lambda worker: worker.load)
+        return min(self.workers, key=lambda worker: worker.load)
 
     async def _mend(self) -> None:
         """Puts new workers in the place of dead ones."""
         async with self._mending:
-            for place, worker in enumerate(self._workers):
+            for place, worker in enumerate(self.workers):
                 if not worker.alive:
-                    self._workers[place] = await self._new_worker()
+                    self.workers[place] = await self._new_worker()
 
     def result(self, live: LiveRun, limits: Limits, wanted: Sequence[str] = ()) -> RunResult:
         """What a run came to. If it has not ended, that is the sandbox's failure."""

@@ -162,15 +162,14 @@ class Session:
         await asyncio.wait({live.done}, timeout=_LAST_WORDS_S)
         ended = self.lost = self.pool.result(live, self.limits)
         self.close()
-        known = live.ending is not None and live.ending.killed != "session"
-        status: Status = "timeout" if late else ended.status if known or live.trouble else "error"
+        status, error = _verdict(live, ended, late=late, exited=exited)
         return CellResult(
-            status="error" if exited and status == "ok" else status,
+            status=status,
             stdout=ended.stdout,
             stderr=ended.stderr,
             truncated=ended.truncated,
             wall_s=wall_s,
-            error="it did not end when interrupted" if late else "exit" if exited and not ended.error else ended.error,
+            error=error,
             lost=True,
             tier=self.pool.tier,
         )
@@ -184,3 +183,20 @@ class Session:
             "timeout", tier=self.pool.tier, backend=self.pool.tier, error=f"idle for {self._idle_s} s"
         )
         self.close()
+
+
+def _verdict(live: LiveRun, ended: RunResult, *, late: bool, exited: bool) -> tuple[Status, str]:
+    """Of the cell with which a session ended. That its process ended well is no success of the cell."""
+    if late:
+        return "timeout", "it did not end when interrupted"
+    if live.ending is None:
+        return (
+            ("infra_error", live.trouble)
+            if live.trouble
+            else ("error", "exit" if exited else "its answer made no sense")
+        )
+    if live.ending.killed == "session":
+        return "error", "its answer made no sense"
+    if ended.status == "ok":
+        return "error", "exit" if exited else "its process ended"
+    return ended.status, ended.error

@@ -5,11 +5,11 @@ A program's first line is `# EXPECT: {json}`; the folder's README says what the 
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import shutil
 import socket
+import textwrap
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,11 +34,24 @@ CASES = {"sum_of_squares": [([1, 2, 3], 14), ([4, -5, 6], 77), ([10], 100)]}
 STDOUT = {"squares_1_to_5": ["1", "4", "9", "16", "25"]}
 
 
+ENDS = ["ok", "error", "memory", "signal", "timeout", "output_limit"]
+
+
 @dataclass(frozen=True)
 class Attack:
     name: str
     code: str
     expect: dict[str, Any]
+
+
+def hostile(name: str, code: str, **expect: Any) -> Attack:
+    """One of our own. Unless said otherwise it may end as it likes, but not by the sandbox's failure."""
+    return Attack(name, textwrap.dedent(code).lstrip(), {"kind": "run", "status": ENDS, **expect})
+
+
+def candidate(name: str, code: str, *, reward: int = 0) -> Attack:
+    """One of our own that is to be graded."""
+    return hostile(name, code, kind="grade", task="sum_of_squares", reward=reward)
 
 
 def read(folder: Path) -> list[Attack]:
@@ -123,8 +136,7 @@ async def complaints(pool: SandboxPool, attack: Attack) -> list[str]:
             wrong.append(f"both outputs are {results[0].stdout!r}")
     elif (got := await reward(pool, attack)) != expect["reward"]:
         wrong.append(f"reward {got}")
-    await asyncio.sleep(0.1)
-    if left := left_since(before, within=0):
+    if left := left_since(before, within=0.1):
         wrong.append(f"left over: {left}")
     if (grown := (psutil.Process().memory_info().rss - rss) >> 20) > expect.get("supervisor_rss_mb", 300):
         wrong.append(f"this process grew by {grown} MB")
@@ -136,13 +148,14 @@ async def complaints(pool: SandboxPool, attack: Attack) -> list[str]:
 
 def _of_run(result: RunResult, expect: dict[str, Any]) -> list[str]:
     written = result.stdout + result.stderr
-    wrong = [f"wrote {word!r}" for word in (*expect.get("no_stdout", ()), "ESCAPED") if word in written]
+    wrong = [f"wrote {word!r}" for word in expect.get("no_stdout", ()) if word in written]
+    wrong += ["wrote ESCAPED"] if "ESCAPED" in result.stdout else []
     wrong += [f"did not write {word!r}" for word in expect.get("stdout_contains", ()) if word not in written]
     if result.status not in expect["status"]:
         wrong.append(f"status {result.status} ({result.error})")
     if expect.get("exit_code", result.exit_code) != result.exit_code:
         wrong.append(f"exit code {result.exit_code}")
-    if result.wall_s > expect.get("max_wall", LIMITS.wall_s) + 0.5:
+    if result.wall_s > expect.get("max_wall", LIMITS.wall_s + 1) + 0.5:
         wrong.append(f"{result.wall_s} s")
     if len(result.stdout) > expect.get("max_stdout", LIMITS.output_bytes):
         wrong.append(f"{len(result.stdout)} bytes of stdout")
@@ -162,4 +175,5 @@ def _on_the_machine(expect: dict[str, Any], ipc: list[str]) -> list[str]:
 
 def _ipc() -> list[str]:
     tables = [Path(f"/proc/sysvipc/{kind}").read_text().splitlines()[1:] for kind in ("shm", "sem", "msg")]
-    return [line.split()[1] for table in tables for line in table] + sorted(os.listdir("/dev/shm"))
+    named = [name for name in os.listdir("/dev/shm") if name.startswith(("sbx", "left"))]
+    return [line.split()[1] for table in tables for line in table] + named

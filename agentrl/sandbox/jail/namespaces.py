@@ -88,6 +88,9 @@ class Namespaces:
     def tidy(self, order: Order) -> None:
         """All that a run had is gone with its namespaces."""
 
+    def leave(self) -> None:
+        """It has nothing on disk."""
+
     def usage(self, pids: list[int]) -> dict[int, tuple[int, float]]:
         return self._table.usage(pids) if self._table else {}
 

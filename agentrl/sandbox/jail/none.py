@@ -48,5 +48,8 @@ class NoWalls:
             os.unlink(note)
         shutil.rmtree(f"{self._base}/{order.name}", ignore_errors=True)
 
+    def leave(self) -> None:
+        shutil.rmtree(self._base, ignore_errors=True)
+
     def usage(self, pids: list[int]) -> dict[int, tuple[int, float]]:
         return self._table.usage(pids)

@@ -1,7 +1,7 @@
 """What the processes of runs use, read from /proc. Knows no limits.
 
-Memory counts what a process has for itself. Pages that a fork still shares are counted once: where the plain sum
-looks large, the kernel's proportional figure is read instead, which is exact and costs more.
+Pages that processes share are to be counted once: where the plain sum of what is resident looks large, the kernel's
+proportional figure is read instead, which is exact and costs more.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class ProcessTable:
         while queue:
             members.append(pid := queue.pop())
             queue += children.get(pid, ())
-        memory = sum(map(self._own_memory, members))
+        memory = sum(map(self._resident, members))
         if memory > _LOOK_CLOSER:
             memory = sum(map(self._proportional_memory, members))
         return memory, sum(cpu[pid] for pid in members)
@@ -47,15 +47,15 @@ class ProcessTable:
                 cpu[int(name)] = sum(map(int, fields[11:15])) / _TICK
         return parents, cpu
 
-    def _own_memory(self, pid: int) -> int:
+    def _resident(self, pid: int) -> int:
         fields = self._read(f"{pid}/statm").split()
-        return (int(fields[1]) - int(fields[2])) * _PAGE if fields else 0
+        return int(fields[1]) * _PAGE if fields else 0
 
     def _proportional_memory(self, pid: int) -> int:
         for line in self._read(f"{pid}/smaps_rollup").splitlines():
             if line.startswith(b"Pss:"):
                 return int(line.split()[1]) * 1024
-        return self._own_memory(pid)
+        return self._resident(pid)
 
     def _read(self, name: str) -> bytes:
         with suppress(OSError), open(f"{self._proc}/{name}", "rb", buffering=0) as file:

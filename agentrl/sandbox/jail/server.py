@@ -171,8 +171,9 @@ class Server:
             self._kill(run, "cancelled")
         for run in list(self._runs.values()):
             self._ended(run)
-        for run in set(self._by_fd.values()):
-            self._walls.tidy(run.order)
+        for run in list(self._by_fd.values()):
+            self._forget(run)
+        self._walls.leave()
 
 
 def _ending(run: Run, status: int, used: resource.struct_rusage, wall_s: float) -> Ending:

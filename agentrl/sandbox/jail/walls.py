@@ -33,6 +33,9 @@ class Walls(Protocol):
     def tidy(self, order: Order) -> None:
         """In the worker, when the run has ended: removes what it may have left."""
 
+    def leave(self) -> None:
+        """In the worker, last: removes what it has on disk."""
+
     def usage(self, pids: list[int]) -> dict[int, tuple[int, float]]:
         """Memory in bytes and processor time in seconds of each run, by the pid of its first process."""
 
