@@ -95,8 +95,8 @@ def _shape(said: Any) -> tuple[str, Any]:
     if "$" not in said:
         return "dict", list(said.items())
     kind, content = said["$"], said.get("v")
-    if kind in ("tuple", "set") and isinstance(content, list):
-        return kind, content
+    if kind in ("tuple", "set", "frozenset") and isinstance(content, list):
+        return ("tuple" if kind == "tuple" else "set"), content
     if kind == "dict" and isinstance(content, list) and all(isinstance(p, list) and len(p) == 2 for p in content):
         return kind, content
     if kind == "int" and isinstance(content, str):

@@ -1,7 +1,7 @@
 """Python values as JSON that keeps their types. The same text runs in sandboxes and in the grader's process.
 
 None, bool, int, float, str, lists and dictionaries with plain keys stand for themselves; all else is `{"$": kind, "v":
-...}`: `tuple` and `set` (frozen ones too) as lists, `dict` as pairs, `bytes` as hexadecimal, `int` (long ones) as
+...}`: `tuple`, `set` and `frozenset` as lists, `dict` as pairs, `bytes` as hexadecimal, `int` (long ones) as
 hexadecimal, `complex` as two floats. A subclass of these counts as its base, with the data that it holds and none of
 its behaviour.
 """
@@ -58,7 +58,7 @@ _ENCODERS: tuple[tuple[type, Any], ...] = (
     (tuple, _each(tuple.__iter__, "tuple")),
     (dict, _dict),
     (set, _each(set.__iter__, "set")),
-    (frozenset, _each(frozenset.__iter__, "set")),
+    (frozenset, _each(frozenset.__iter__, "frozenset")),
     (bytes, lambda value, _: {"$": "bytes", "v": bytes.hex(value)}),
     (complex, _complex),
 )
@@ -80,6 +80,7 @@ def decode(said: Any) -> Any:
 _DECODERS: dict[str, Any] = {
     "tuple": lambda items: tuple(decode(each) for each in items),
     "set": lambda items: {decode(each) for each in items},
+    "frozenset": lambda items: frozenset(decode(each) for each in items),
     "dict": lambda pairs: {decode(key): decode(each) for key, each in pairs},
     "bytes": bytes.fromhex,
     "int": lambda text: int(text, 16),

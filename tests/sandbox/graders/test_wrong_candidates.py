@@ -7,8 +7,9 @@ import pytest
 from agentrl.sandbox import SandboxPool
 from agentrl.sandbox.grading import CodeTask, FunctionCase, FunctionTask, Grader, Output, TextCase, TextTask
 
-from .candidates import FUNCTIONS, PROGRAMS, Wrong
+from .candidates import FUNCTIONS, Wrong
 from .naive import CASES, WANTED, fooled
+from .programs import PROGRAMS
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -62,11 +63,7 @@ async def test_program_by_tokens(grader: Grader, wrong: Wrong) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("wrong", "naive"),
-    [
-        pytest.param(each, naive, id=f"{each.name}-{naive}")
-        for each in (*FUNCTIONS, *PROGRAMS)
-        for naive in each.fools
-    ],
+    [pytest.param(each, naive, id=f"{each.name}-{naive}") for each in (*FUNCTIONS, *PROGRAMS) for naive in each.fools],
 )
 async def test_the_attack_does_something(pool: SandboxPool, wrong: Wrong, naive: str) -> None:
     assert await fooled(pool, naive, wrong.code)
