@@ -67,11 +67,13 @@ class _Conversation:
             try:
                 said = await talk.receive(self._limits.wall_s)
             except Silent:
-                return self.close("timeout", f"the tests themselves took over {self._limits.wall_s} s")
+                return self._lose("timeout", f"took over {self._limits.wall_s} s by themselves")
             if said is None:
                 run = await talk.end()
+                if run is None:
+                    return self._lose("output_limit", "wanted to hand over more than can be")
                 status = "broken_task" if run.status in ("ok", "error") else status_of(run)
-                return self.close(status, f"the tests' process: {shorten(run.stderr) or run.error}")
+                return self._lose(status, shorten(run.stderr) or run.error)
             if said.get("done"):
                 return None
             if "case" in said:
@@ -108,6 +110,11 @@ class _Conversation:
         if not self._calls:
             status, detail = "broken_task", f"{status} without a call of the candidate: {detail}"
         self.close(cast(CaseStatus, status), detail)
+
+    def _lose(self, status: CaseStatus, detail: str) -> None:
+        """The tests' own process is at its end. Before its first call the candidate has no part in that."""
+        fault = self._calls or status == "infra_error"
+        self.close(status if fault else "broken_task", f"the tests' own process: {detail}")
 
     def close(self, status: CaseStatus, detail: str) -> None:
         """Ends the case that is under way, or if there is none adds one that says what went wrong."""

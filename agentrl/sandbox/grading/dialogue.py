@@ -15,7 +15,7 @@ from ..pool import SandboxPool
 from ..result import RunResult
 
 _LONGEST = 16 << 20  # bytes of a message
-_LAST_S = 1.0  # for a process whose end of the socket is closed to be reported dead
+_LAST_S = 2.0  # for a process that has closed its end of the socket to be reported dead
 
 
 class Silent(Exception):
@@ -79,10 +79,7 @@ class Dialogue:
             data += part
         return bytes(data)
 
-    async def end(self) -> RunResult:
-        """How its process ended. Ends it if it goes on."""
+    async def end(self) -> RunResult | None:
+        """How its process ended; None if it went on, and is ended now."""
         await asyncio.wait({self._live.done}, timeout=_LAST_S)
-        if not self._live.done.done():
-            self._live.kill("output")  # a nonsensical message: the process may be waiting for an answer to it
-            await asyncio.wait({self._live.done}, timeout=_LAST_S)
-        return self._pool.result(self._live, self._limits)
+        return self._pool.result(self._live, self._limits) if self._live.done.done() else None

@@ -59,7 +59,7 @@ class Output:
 
 
 def _near(got: str, wanted: str, tolerance: float) -> bool:
-    if not _REAL.fullmatch(got) or not _REAL.fullmatch(wanted) or _WHOLE.fullmatch(wanted) or len(got) > 400:
+    if len(got) > 400 or not (_REAL.fullmatch(got) and _REAL.fullmatch(wanted)) or _WHOLE.fullmatch(wanted):
         return False
     near, far = float(got), float(wanted)
     if not math.isfinite(near) or not math.isfinite(far):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 
 import pytest
 
@@ -250,3 +252,36 @@ async def test_deadline_and_the_candidates_own_time(grader: Grader) -> None:
     late = await graded(grader, slow, tests, pace=Pace(deadline_s=1.0))
     assert late.failed
     assert statuses(await graded(grader, slow, tests, pace=Pace(candidate_s=0.5))) == {"check": "timeout"}
+
+
+async def test_tests_that_hang_before_the_first_call_are_broken(grader: Grader) -> None:
+    grade = await graded(grader, DOUBLE, "while True: pass")
+    assert statuses(grade) == {"module": "broken_task"}
+
+
+async def test_a_value_that_the_tests_make_too_large_to_hand_back_is_no_way_out(grader: Grader) -> None:
+    tests = "def check(candidate):\n    assert candidate(candidate('ab') * 50) is None"
+    huge = "def double(x): return None if len(x) > 2 else 'x' * 500_000"
+    assert (await graded(grader, huge, tests)).passed is False
+
+
+async def test_values_that_are_slow_to_build_are_the_candidates_affair(grader: Grader) -> None:
+    colliding = """
+def double(x): return {"$": "set", "v": [n * (2**61 - 1) for n in range(1, 30_000)]}
+import sys
+sys.modules["grading_inside.answer"].encode = lambda value: value
+"""
+    grade = await graded(grader, colliding, "def check(candidate):\n    assert candidate(1) == {2}")
+    assert statuses(grade) == {"check": "timeout"}
+
+
+async def test_a_worker_that_dies_is_no_verdict() -> None:
+    async with SandboxPool(workers=1) as own:
+        tests = "def check(candidate):\n    assert candidate(9) == 1"
+        slow = "import time\ndef double(x): time.sleep(x)"
+        running = asyncio.create_task(graded(Grader(own), slow, tests))
+        await asyncio.sleep(0.7)
+        os.kill(own.workers[0].pid, signal.SIGKILL)
+        grade = await running
+        assert grade.failed, grade
+        assert "infra_error" in grade.why

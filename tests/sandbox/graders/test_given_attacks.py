@@ -1,15 +1,11 @@
-"""The graded programs of the folder that `AGENTRL_ATTACKS` names, each on every tier that this machine has."""
+"""The graded programs of the folder that `AGENTRL_ATTACKS` names, under the limits that its README sets."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
-import pytest_asyncio
 
-from agentrl.sandbox import SandboxPool, TierUnavailable
 from agentrl.sandbox.grading import FunctionCase, FunctionTask, Grade, Grader, TextCase, TextTask
-from tests.sandbox.attack import CANARY, CASES, GIVEN, LIMITS, STDOUT, Attack, read
+from tests.sandbox.attack import CANARY, CASES, GIVEN, LIMITS, STDOUT, Attack, read  # noqa: F401 (LIMITS: for the pool)
 
 from .test_wrong_candidates import CODE_TASK
 
@@ -19,15 +15,6 @@ pytestmark = [
 ]
 
 GRADED = [each for each in (read(GIVEN) if GIVEN.is_dir() else []) if each.expect["kind"].startswith("grade")]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["zygote", "landlock"])
-async def pool(request: pytest.FixtureRequest) -> AsyncIterator[SandboxPool]:
-    try:
-        async with SandboxPool(tier=request.param, limits=LIMITS) as pool:
-            yield pool
-    except TierUnavailable as error:
-        pytest.skip(str(error))
 
 
 def check(grade: Grade, attack: Attack) -> None:

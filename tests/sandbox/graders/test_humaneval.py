@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from agentrl.sandbox import SandboxPool
 from agentrl.sandbox.grading import Grade, Grader
 
 from .humaneval import Problem, mutants, problems
@@ -17,7 +18,28 @@ from .humaneval import Problem, mutants, problems
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 # Mutants that pass: problem:line of the solution -> why.
-SURVIVORS: dict[str, str] = {}
+SURVIVORS = {
+    "HumanEval/6:2": "right: no group is less deep than 1",
+    "HumanEval/10:6": "weak tests: 'xyy' has a longer answer than the shortest",
+    "HumanEval/20:7": "weak tests: no negative numbers",
+    "HumanEval/32:0": "right: another bracket around the zero",
+    "HumanEval/32:3": "right: another bracket around the zero",
+    "HumanEval/35:0": "weak tests: no list of one",
+    "HumanEval/36:4": "right: only sevens are counted",
+    "HumanEval/39:9": "right: the same primes follow",
+    "HumanEval/40:1": "weak tests: one element is used twice",
+    "HumanEval/40:2": "weak tests: one element is used twice",
+    "HumanEval/46:6": "right: it only keeps more",
+    "HumanEval/59:2": "right: never reached",
+    "HumanEval/59:3": "weak tests: 4 counts as prime",
+    "HumanEval/59:7": "right: 2 is the least there can be",
+    "HumanEval/59:8": "weak tests: no power of 2",
+    "HumanEval/64:0": "weak tests: no word with x",
+    "HumanEval/75:1": "weak tests: 4 counts as prime, 16 is not asked",
+    "HumanEval/81:7": "weak tests: no such mark",
+    "HumanEval/81:15": "weak tests: no such mark",
+    "HumanEval/81:17": "weak tests: no such mark",
+}
 
 CHEATS = {
     "exits": "import sys\nsys.exit(0)\n",
@@ -61,6 +83,21 @@ async def check_mutants(grader: Grader, chosen: list[Problem], most: int) -> Non
         assert passed.keys() == SURVIVORS.keys()
 
 
+async def check_beside_the_plain_way(pool: SandboxPool, grader: Grader, chosen: list[Problem]) -> None:
+    """For code that does not cheat, tests at a distance say what tests in the same process say."""
+    made = [(mutant, problem) for problem in chosen for mutant in mutants(problem)]
+    found = await grades(grader, [(mutant.code, problem) for mutant, problem in made])
+    room = asyncio.Semaphore(8)
+
+    async def plain(code: str, problem: Problem) -> bool:
+        async with room:
+            return (await pool.run(f"{code}\n{problem.task.tests}\ncheck({problem.entry})\n")).ok
+
+    beside = await asyncio.gather(*(plain(mutant.code, problem) for mutant, problem in made))
+    differ = [mutant.name for (mutant, _), ours, other in zip(made, found, beside, strict=True) if ours.passed != other]
+    assert differ == []
+
+
 async def check_cheats(grader: Grader, chosen: list[Problem], cheats: list[str]) -> None:
     made = [(cheat.format(entry=problem.entry), problem) for problem in chosen for cheat in cheats]
     found = await grades(grader, made)
@@ -92,6 +129,12 @@ async def test_all_solutions(grader: Grader, real_data: Path) -> None:
 @pytest.mark.timeout(900)
 async def test_all_mutants(grader: Grader, real_data: Path) -> None:
     await check_mutants(grader, problems(real_data), most=1000)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+async def test_the_same_verdicts_as_in_one_process(pool: SandboxPool, grader: Grader, real_data: Path) -> None:
+    await check_beside_the_plain_way(pool, grader, problems(real_data))
 
 
 @pytest.mark.slow
