@@ -11,7 +11,7 @@ from agentrl.sandbox.grading import CodeTask, FunctionCase, FunctionTask, Grader
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-LIMITS = Limits(wall_s=1.5, cpu_s=0.7, address_bytes=512 << 20, memory_bytes=400 << 20, disk_bytes=16 << 20)
+LIMITS = Limits(wall_s=1, cpu_s=0.7, address_bytes=512 << 20, memory_bytes=400 << 20, disk_bytes=16 << 20)
 WAYS = {
     "kills all": "import os\nos.kill(-1, 9)\nos.kill(os.getpid(), 9)",
     "kills its group": "import os\nos.killpg(0, 9)",
@@ -28,7 +28,8 @@ WAYS = {
     "ignores signals": "import signal\nfor n in range(1, 65):\n    try: signal.signal(n, signal.SIG_IGN)\n"
                        "    except (OSError, ValueError): pass\nwhile True: pass",
     "replaced by another program": "import os\nos.execv('/bin/sh', ['sh', '-c', 'kill -9 $$'])",
-    "fills its descriptors": "import os\nfor fd in range(3, 9):\n    try: os.write(fd, b'R' * 50000)\n    except OSError: pass",
+    "fills its descriptors": "import os\nfor fd in range(3, 9):\n    try: os.write(fd, b'R' * 50000)\n"
+                             "    except OSError: pass",
     "words of the protocol": "import os\nfor fd in range(1, 9):\n    for word in (b'F', b'D{}', b'R', b'K'):\n"
                              "        try: os.write(fd, word)\n        except OSError: pass",
 }  # fmt: skip
@@ -36,17 +37,19 @@ FUNCTION_TASK = FunctionTask("solve", [FunctionCase((1,), 2)])
 CODE_TASK = CodeTask(["solve"], "def check(candidate):\n    assert candidate(1) == 2")
 
 
-@pytest.mark.parametrize("where", ["loaded", "called"])
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS.keys())
-async def test_it_is_wrong_and_not_left_out(grader: Grader, way: str, where: str) -> None:
-    body = "\n".join("    " + line for line in way.splitlines())
-    code = f"{way}\ndef solve(n): return 3" if where == "loaded" else f"def solve(n):\n{body}\n    return 3"
+async def test_function_that_is_called_is_wrong_and_not_left_out(grader: Grader, way: str) -> None:
+    assert (await grader.grade(_in_a_call(way), FUNCTION_TASK)).passed is False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS.keys())
+async def test_anything_is_wrong_and_not_left_out(grader: Grader, way: str) -> None:
+    assert (await grader.grade(_in_a_call(way), CODE_TASK)).passed is False
+    assert (await grader.grade(f"{way}\nprint(3)", TextTask([TextCase("", "2")]))).passed is False
     for task in (FUNCTION_TASK, CODE_TASK):
-        grade = await grader.grade(code, task)
-        assert grade.passed is False, grade
+        assert (await grader.grade(f"{way}\ndef solve(n): return 3", task)).passed is False
 
 
-@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS.keys())
-async def test_program_is_wrong_and_not_left_out(grader: Grader, way: str) -> None:
-    grade = await grader.grade(f"{way}\nprint(3)", TextTask([TextCase("", "2")]))
-    assert grade.passed is False, grade
+def _in_a_call(way: str) -> str:
+    return "def solve(n):\n" + "".join(f"    {line}\n" for line in way.splitlines()) + "    return 3"

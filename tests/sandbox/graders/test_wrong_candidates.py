@@ -22,8 +22,11 @@ TEXT_TASK = TextTask([TextCase("", WANTED)])
 TOLERANT_TASK = TextTask([TextCase("", WANTED)], Output("tokens", tolerance=1e-6))
 
 
-def named(candidates: list[Wrong]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("wrong", candidates, ids=lambda each: each.name)
+def named(candidates: list[Wrong], every: int = 1) -> pytest.MarkDecorator:
+    """All of them in slow runs, one of so many in others."""
+    marks = [() if number % every == 0 else pytest.mark.slow for number in range(len(candidates))]
+    chosen = [pytest.param(each, id=each.name, marks=mark) for each, mark in zip(candidates, marks, strict=True)]
+    return pytest.mark.parametrize("wrong", chosen)
 
 
 @named(FUNCTIONS)
@@ -33,7 +36,7 @@ async def test_function_that_is_called_by_cases(grader: Grader, wrong: Wrong) ->
     assert "infra_error" not in [case.status for case in grade.cases]
 
 
-@named(FUNCTIONS)
+@named(FUNCTIONS, every=4)
 async def test_function_that_is_called_by_tests(grader: Grader, wrong: Wrong) -> None:
     grade = await grader.grade(wrong.code, CODE_TASK)
     assert grade.passed is False, grade
@@ -54,7 +57,7 @@ async def test_program(grader: Grader, wrong: Wrong) -> None:
     assert (await grader.grade(wrong.control, TEXT_TASK)).passed is True
 
 
-@named([each for each in PROGRAMS if each.name not in ("in_one_line", "line_separators", "overwritten")])
+@named([each for each in PROGRAMS if each.name not in ("in_one_line", "line_separators", "overwritten")], every=4)
 async def test_program_by_tokens(grader: Grader, wrong: Wrong) -> None:
     """The three that are left out print the right tokens."""
     assert (await grader.grade(wrong.code, TOLERANT_TASK)).passed is False
