@@ -168,8 +168,9 @@ import os
 calls = []
 def double(x):
     calls.append(x)
-    with open("/tmp/seen", "a+") as file: file.write("x")
-    return len(calls) + os.path.getsize("/tmp/seen") - 1
+    seen = os.environ["TMPDIR"] + "/seen"
+    with open(seen, "a+") as file: file.write("x")
+    return len(calls) + os.path.getsize(seen) - 1
 """
     tests = "def check(candidate):\n    assert [candidate(0) for _ in range(3)] == [1, 1, 1]"
     assert (await graded(grader, counter, tests)).passed is True

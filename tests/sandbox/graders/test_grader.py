@@ -203,3 +203,23 @@ async def test_cancelling_a_grade_ends_its_runs(pool: SandboxPool, grader: Grade
     with pytest.raises(asyncio.CancelledError):
         await running
     assert sum(worker.load for worker in pool.workers) == 0
+
+
+async def test_large_values_do_not_stall_the_event_loop(grader: Grader) -> None:
+    rows = [{"row": n, "cells": [n, str(n), (n,)]} for n in range(12_000)]
+    code = "def solve(n): return [{'row': n, 'cells': [n, str(n), (n,)]} for n in range(12_000)]"
+    lags = [0.0]
+
+    async def watch() -> None:
+        while True:
+            began = time.perf_counter()
+            await asyncio.sleep(0.005)
+            lags.append(time.perf_counter() - began)
+
+    watcher = asyncio.create_task(watch())
+    other = [*rows[:-1], {"row": 0, "cells": [0.0, "0", ()]}]
+    grade = await grader.grade(code, expecting((1, rows), (1, other)), pace=Pace(parallel=1))
+    watcher.cancel()
+    assert [case.status for case in grade.cases] == ["passed", "wrong"]
+    assert len(grade.cases[1].detail) < 1000
+    assert max(lags) < 1.0

@@ -69,6 +69,8 @@ async def test_program_by_tokens(grader: Grader, wrong: Wrong) -> None:
     [pytest.param(each, naive, id=f"{each.name}-{naive}") for each in (*FUNCTIONS, *PROGRAMS) for naive in each.fools],
 )
 async def test_the_attack_does_something(pool: SandboxPool, wrong: Wrong, naive: str) -> None:
+    if pool.tier == "landlock":
+        pytest.skip("shown on the strongest tier")
     assert await fooled(pool, naive, wrong.code)
 
 
