@@ -20,7 +20,7 @@ _DEEPEST = 120  # brackets; the sandbox's side refuses sooner
 
 
 async def call(pool: SandboxPool, head: Mapping[str, Any], files: Mapping[str, bytes], limits: Limits) -> CallResult:
-    """`head`: `code`, `function`, `args` and `kwargs`."""
+    """`head`: `code`, `function` and `arguments`, which is JSON of positional and named ones."""
     payload = encode_payload(dict(head), dict(files))
     async with pool.room:
         reader, writer = os.pipe()

@@ -10,16 +10,6 @@ from contextlib import ExitStack, suppress
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-def check_name(name: str) -> str:
-    """A relative path of plain parts. Raises ValueError else."""
-    parts = name.split("/")
-    if not name or "\0" in name or any(part in ("", ".", "..") for part in parts):
-        raise ValueError(
-            f"{name!r} is no name of a file below the working folder: give a relative path without . and .."
-        )
-    return name
-
-
 def collect(folder: int, names: Iterable[str], cap: int) -> tuple[dict[str, bytes], bool]:
     """The regular files among `names` below the directory descriptor `folder`, and whether one was left out for size.
 

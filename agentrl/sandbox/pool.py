@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
 from .call import call
-from .collect import check_name, collect
+from .collect import collect
+from .inputs import as_bytes, as_files, check_name
 from .jail.order import Mode, Order, encode_payload
 from .limits import Limits
 from .live import LiveRun
@@ -58,7 +61,7 @@ class SandboxPool:
         self._wanted = (tier,) if tier else tuple(t for t in _AUTOMATIC if STRENGTH[t] >= STRENGTH[minimum])
         if tier and STRENGTH[tier] < STRENGTH[minimum] and tier != "none":
             raise ValueError(f"tier {tier!r} is weaker than the minimum {minimum!r}")
-        self._count = workers or len(os.sched_getaffinity(0))
+        self._count = workers or _processors()
         self._room = asyncio.Semaphore(running or 4 * self._count)
         self._preload, self._warm = tuple(preload), warm
         self._mending = asyncio.Lock()
@@ -67,6 +70,8 @@ class SandboxPool:
         self.workers: list[Worker] = []
 
     async def __aenter__(self) -> SandboxPool:
+        if sys.platform != "linux":
+            raise TierUnavailable(f"this is {sys.platform}: every tier needs Linux")
         refused = []
         for tier in self._wanted:
             try:
@@ -128,9 +133,36 @@ class SandboxPool:
         Never raises for anything the program does. Cancelling the call ends the run. Raises ValueError for a bad file
         name.
         """
+        return await self._run({"code": code, "argv": list(argv)}, stdin, files, collect_files, limits)
+
+    async def execute(
+        self,
+        command: Sequence[str],
+        *,
+        stdin: str | bytes = b"",
+        files: Mapping[str, str | bytes] | None = None,
+        collect_files: Iterable[str] = (),
+        limits: Limits | None = None,
+    ) -> RunResult:
+        """As `run`, for a program of the system: `["bash", "-c", "ls | wc -l"]`. It is looked for in /usr/local/bin,
+        /usr/bin and /bin; exit code 127 if it is not there, 126 if it may not be started, as on tier `landlock`.
+        Raises ValueError if `command` is empty.
+        """
+        if not command:
+            raise ValueError("the command is empty: give the program's name and its arguments")
+        return await self._run({"command": list(command)}, stdin, files, collect_files, limits)
+
+    async def _run(
+        self,
+        head: dict[str, Any],
+        stdin: str | bytes,
+        files: Mapping[str, str | bytes] | None,
+        collect_files: Iterable[str],
+        limits: Limits | None,
+    ) -> RunResult:
         limits = limits or self.limits
         wanted = [check_name(name) for name in collect_files]
-        payload = encode_payload({"code": code, "argv": list(argv)}, as_files(files))
+        payload = encode_payload(head, as_files(files))
         order = self.order("program", limits, show_folder=bool(wanted))
         async with self._room:
             try:
@@ -172,7 +204,8 @@ class SandboxPool:
         process ended by itself with exit code 0 and said exactly one thing. Raises TypeError if the arguments are not
         JSON's.
         """
-        head = {"code": code, "function": function, "args": list(args), "kwargs": dict(kwargs or {})}
+        given = json.dumps([list(args), dict(kwargs or {})])
+        head = {"code": code, "function": function, "arguments": given}
         return await call(self, head, as_files(files), limits or self.limits)
 
     @property
@@ -260,9 +293,6 @@ class SandboxPool:
         )
 
 
-def as_bytes(text: str | bytes) -> bytes:
-    return text.encode() if isinstance(text, str) else bytes(text)
-
-
-def as_files(files: Mapping[str, str | bytes] | None) -> dict[str, bytes]:
-    return {check_name(name): as_bytes(content) for name, content in (files or {}).items()}
+def _processors() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1

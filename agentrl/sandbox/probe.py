@@ -74,7 +74,9 @@ def _details(each: Finding) -> list[str]:
         else "without Landlock, which is a second wall here: the first one holds"
     ]
     if features.get("proc") is False:
-        words.append("without /proc: this container covers parts of it; memory of a whole run cannot be watched")
+        words.append("runs have no /proc: parts of the machine's are covered, as in many containers")
+    if features.get("watched") is False:
+        words.append("there is no /proc: memory and processor time are limited for each process, not for a whole run")
     if features.get("own_user") is False and each.tier == "landlock":
         words.append("runs have this process's own user: give the service a user of its own that owns nothing of value")
     return words

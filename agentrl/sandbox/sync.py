@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -62,9 +62,17 @@ class SyncSandboxPool:
     def tier(self) -> str:
         return self._pool.tier
 
+    @property
+    def features(self) -> Mapping[str, Any]:
+        return self._pool.features
+
     def run(self, code: str, **arguments: Any) -> RunResult:
         """As `SandboxPool.run`."""
         return self.wait_for(self._pool.run(code, **arguments))
+
+    def execute(self, command: Sequence[str], **arguments: Any) -> RunResult:
+        """As `SandboxPool.execute`."""
+        return self.wait_for(self._pool.execute(command, **arguments))
 
     def call(self, code: str, function: str, *arguments: Any, **named: Any) -> CallResult:
         """As `SandboxPool.call`."""

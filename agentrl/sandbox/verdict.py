@@ -29,6 +29,7 @@ _KILLED: dict[str, tuple[Status, str]] = {
     "wall": ("timeout", "wall-clock limit"),
     "cpu": ("timeout", "processor time limit"),
     "memory": ("memory", "memory limit of the whole run"),
+    "disk": ("error", "disk limit of the whole run"),
 }
 
 

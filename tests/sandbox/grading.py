@@ -91,7 +91,7 @@ GRADED: list[Attack] = [
     ),
     candidate(
         "huge_text",
-        "def solve(xs): return 'x' * 10**8",
+        "def solve(xs): return 'x' * 10**7",
     ),
     candidate(
         "text",

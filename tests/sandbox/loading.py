@@ -61,8 +61,7 @@ LOADING: list[Attack] = [
                 print('ESCAPED')
             except OSError as e: print('stopped', e)
         """,
-        status=["ok", "timeout"],
-        limited_on=["zygote"],
+        status=["ok", "timeout", "error"],
     ),
     hostile(
         "disk_in_parts",
@@ -75,7 +74,6 @@ LOADING: list[Attack] = [
                 print('ESCAPED', t)
             except OSError as e: print('stopped', t, e)
         """,
-        limited_on=["zygote"],
     ),
     hostile(
         "one_large_file",

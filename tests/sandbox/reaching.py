@@ -51,9 +51,9 @@ REACHING: list[Attack] = [
         "signals",
         """
             import os
-            for p in range(2, 4000):
+            for p in [os.getppid(), *range(2, 4000)]:
                 try:
-                    if p != os.getpid(): os.kill(p, 0); print('ESCAPED', p)
+                    if p not in (0, os.getpid()): os.kill(p, 0); print('ESCAPED', p)
                 except OSError: pass
         """,
         control="anybody",
@@ -62,9 +62,9 @@ REACHING: list[Attack] = [
         "limits_of_others",
         """
             import os, resource
-            for p in range(2, 4000):
+            for p in [os.getppid(), *range(2, 4000)]:
                 try:
-                    if p != os.getpid():
+                    if p not in (0, os.getpid()):
                         resource.prlimit(p, resource.RLIMIT_NOFILE); print('ESCAPED', p)
                 except OSError: pass
         """,
@@ -74,12 +74,22 @@ REACHING: list[Attack] = [
         "priority_of_others",
         """
             import os
-            for p in range(2, 4000):
+            for p in [os.getppid(), *range(2, 4000)]:
                 try:
-                    if p != os.getpid():
+                    if p not in (0, os.getpid()):
                         os.setpriority(os.PRIO_PROCESS, p, os.getpriority(os.PRIO_PROCESS, p)); print('ESCAPED', p)
                 except OSError: pass
         """,
+        control="anybody",
+    ),
+    hostile(
+        "priority_of_all_of_a_user",
+        """
+            import os
+            os.setpriority(os.PRIO_USER, 0, os.getpriority(os.PRIO_PROCESS, 0))
+            print('ESCAPED')
+        """,
+        limited_on=["landlock"],
         control="anybody",
     ),
     hostile(

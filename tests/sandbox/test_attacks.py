@@ -54,7 +54,7 @@ def impatient(attack: Attack) -> Limits:
     """What is expected to hang need not hang for three seconds."""
     allowed = attack.expect["status"]
     hangs = ("timeout" in allowed and "ok" not in allowed) or attack.name in HANGS
-    return dataclasses.replace(LIMITS, wall_s=1.0, cpu_s=1.0) if hangs else LIMITS
+    return dataclasses.replace(LIMITS, wall_s=0.6, cpu_s=0.5) if hangs else LIMITS
 
 
 @pytest.mark.parametrize("attack", named([each for each in [*REACHING, *ASKING] if "control" in each.expect]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentrl.sandbox import SyncSandboxPool, same_value
+from tests.sandbox.attack import LIMITS
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -48,7 +50,7 @@ def test_what_is_printed_is_no_part_of_the_value(pool: SyncSandboxPool) -> None:
     ],
 )
 def test_no_value_without_one_whole_answer(pool: SyncSandboxPool, code: str, status: str) -> None:
-    answer = pool.call(code, "f")
+    answer = pool.call(code, "f", limits=dataclasses.replace(LIMITS, wall_s=0.5))
     assert (answer.value, answer.run.status) == (None, status)
     assert answer.run.error
 

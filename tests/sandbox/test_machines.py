@@ -26,7 +26,7 @@ def refuse(*numbers):
     word = lambda *w: struct.pack("=HBBI", *w)
     tests = b"".join(word(0x15, 0, 1, n) + word(6, 0, 0, 0x50001) for n in numbers)
     syscalls.no_new_privileges()
-    syscalls.install_filter(word(0x20, 0, 0, 0) + tests + word(6, 0, 0, 0x7FFF0000))
+    syscalls.Filter(word(0x20, 0, 0, 0) + tests + word(6, 0, 0, 0x7FFF0000)).install()
 """
 _OPEN = """
 from agentrl.sandbox import SyncSandboxPool, TierUnavailable
@@ -79,6 +79,32 @@ def test_with_neither_a_pool_refuses_and_names_both() -> None:
 
 def test_without_landlock_namespaces_alone_hold() -> None:
     assert said(f"{_REFUSE}\nrefuse({LANDLOCK})\nsettings = {{}}\n{_OPEN}") == "zygote 42 zygote"
+
+
+def in_a_machine_with(change: str) -> list[str]:
+    """A Python that starts after root has changed the mounts that it sees."""
+    return ["unshare", "-m", "--propagation", "private", "sh", "-c", f'{change} && exec "$0" "$@"', sys.executable]
+
+
+_GREEDY = """
+from agentrl.sandbox import Limits, SyncSandboxPool
+with SyncSandboxPool(workers=1) as pool:
+    child = "    if os.fork() == 0: x = b'x' * (80 << 20); time.sleep(9)\\n"
+    code = f"import os, time\\nfor _ in range(3):\\n{child}time.sleep(9)"
+    print(pool.tier, pool.features["proc"], pool.run(code, limits=Limits(memory_bytes=100 << 20)).status)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="needs root and unshare(1)")
+def test_with_parts_of_proc_covered_runs_are_watched_all_the_same() -> None:
+    """As in containers that cover parts of /proc: the kernel then refuses a new one."""
+    assert said(_GREEDY, in_a_machine_with("mount -t tmpfs none /proc/sys")) == "zygote False memory"
+
+
+@needs_both
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="needs root and unshare(1)")
+def test_without_any_proc() -> None:
+    assert said(f"settings = {{}}\n{_OPEN}", in_a_machine_with("umount -l /proc")) == "landlock 42 landlock"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")

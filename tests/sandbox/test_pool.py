@@ -11,6 +11,7 @@ import pytest
 from agentrl.sandbox import Limits, SandboxError, SandboxPool, SyncSandboxPool, run_sync
 from tests.processes import children, left_since
 from tests.sandbox.attack import LIMITS
+from tests.sandbox.conftest import opened
 
 
 def test_a_program_gets_its_input_and_gives_its_output(pool: SyncSandboxPool) -> None:
@@ -22,6 +23,31 @@ def test_a_program_gets_its_input_and_gives_its_output(pool: SyncSandboxPool) ->
     assert 0 < result.cpu_s < 2
     assert result.wall_s > 0
     assert result.max_rss > 1 << 20
+
+
+def test_all_walls_stand(pool: SyncSandboxPool) -> None:
+    """Some attacks meet several walls, and would not show that one of them is missing."""
+    result = pool.run("print(open('/proc/self/status').read())")
+    status = dict(line.split(":", 1) for line in result.stdout.splitlines() if ":" in line)
+    assert {name: int(status[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == dict.fromkeys(
+        ("CapInh", "CapPrm", "CapEff", "CapAmb"), 0
+    )
+    assert (status["NoNewPrivs"].strip(), status["Seccomp"].strip()) == ("1", "2")
+    limits = pool.run(
+        "import resource as r\nprint(*(r.getrlimit(k)[1] for k in (r.RLIMIT_AS, r.RLIMIT_NPROC, r.RLIMIT_CORE)))"
+    )
+    assert limits.stdout.split() == [str(LIMITS.address_bytes), str(LIMITS.processes), "1"]
+    if pool.tier == "zygote":
+        assert (status["NSpid"].split(), status["Uid"].split()[0]) == (["1"], "1000")
+        mounts = pool.run("print(open('/proc/self/mountinfo').read())").stdout.splitlines()
+        flags = {line.split()[4]: line.split()[5].split(",")[0] for line in mounts if line}  # the uppermost is the last
+        devices = {f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom")}
+        assert {place for place, flag in flags.items() if flag == "rw"} <= {
+            "/box",
+            "/work",
+            "/tmp",
+            "/dev/shm",
+        } | devices
 
 
 def test_files_come_back_and_only_those_asked_for(pool: SyncSandboxPool) -> None:
@@ -56,6 +82,26 @@ def test_output_is_kept_up_to_the_cap(pool: SyncSandboxPool) -> None:
     assert (result.status, len(result.stdout), result.truncated) == ("output_limit", 1000, True)
     whole = pool.run("print('x' * 999)", limits=limits)
     assert (whole.status, len(whole.stdout), whole.truncated) == ("ok", 1000, False)
+
+
+def test_a_program_of_the_system_runs_in_the_same_walls(zygote: SyncSandboxPool) -> None:
+    result = zygote.execute(
+        ["bash", "-c", "read x; echo $x; echo out > f; ls /tmp /home 2>&1; exit 3"], stdin="in\n", collect_files=["f"]
+    )
+    assert (result.status, result.exit_code, result.files) == ("error", 3, {"f": b"out\n"})
+    assert result.stdout.splitlines()[0] == "in"
+    assert "cannot access '/home'" in result.stdout
+    assert zygote.execute(["no-such-program"]).exit_code == 127
+    assert zygote.execute(["sleep", "60"], limits=dataclasses.replace(LIMITS, wall_s=0.3)).status == "timeout"
+    with pytest.raises(ValueError, match="empty"):
+        zygote.execute([])
+
+
+def test_a_program_of_the_system_is_refused_where_leftovers_could_not_be_killed() -> None:
+    for pool in opened("landlock"):
+        result = pool.execute(["echo", "x"])
+        assert (result.exit_code, result.stdout) == (126, "")
+        assert "not permitted" in result.stderr
 
 
 def test_large_input_and_output_do_not_wait_for_each_other(pool: SyncSandboxPool) -> None:

@@ -11,16 +11,19 @@ import os
 import shutil
 import signal
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 
 from . import landlock, seccomp, trees
 from . import syscalls as sc
+from .disk import exceeds
 from .order import Order
 from .policy import without_namespaces
 from .processes import ProcessTable
 from .walls import set_limits
 
 _NOBODY = 1_879_000_000  # who a run is when root starts the pool and this user can reach the interpreter
+_ANY_PID = 0x7FEDCBA9  # in the filter as it is built; no process has this number
 _ETC = ("/etc/ld.so.cache", "/etc/localtime", "/etc/nsswitch.conf", "/etc/mime.types")
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 
@@ -33,7 +36,9 @@ class Alone:
         self._version = landlock.abi()
         self._read: list[str] = []
         self._user: int | None = None
-        self._table = ProcessTable("/proc")
+        self._table = (
+            ProcessTable(os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)) if os.path.isdir("/proc/self") else None
+        )
 
     def prepare(self) -> None:
         if not self._version:
@@ -46,7 +51,12 @@ class Alone:
         if os.geteuid() == 0 and _reachable_for(_NOBODY):
             self._user = _NOBODY
             os.chmod(self._base, 0o711)
-        self.features = {"landlock": self._version, "own_user": self._user is not None}
+        self._filter = sc.Filter(seccomp.build(without_namespaces(_ANY_PID)), _ANY_PID)
+        self.features = {
+            "landlock": self._version,
+            "own_user": self._user is not None,
+            "watched": self._table is not None,
+        }
 
     def fork(self) -> int:
         return os.fork()
@@ -69,7 +79,8 @@ class Alone:
         return folder
 
     def shut(self) -> None:
-        sc.install_filter(seccomp.build(without_namespaces(os.getpid())))
+        self._filter.fill(os.getpid())
+        self._filter.install()
 
     def tidy(self, order: Order) -> None:
         folder = f"{self._base}/{order.name}"
@@ -79,11 +90,14 @@ class Alone:
                     os.chmod(name, 0o700)  # the run may have locked us out; its process is gone
         shutil.rmtree(folder, ignore_errors=True)
 
+    def overfull(self, order: Order) -> bool:
+        return exceeds(f"{self._base}/{order.name}", order.disk_bytes, order.files)
+
     def leave(self) -> None:
         shutil.rmtree(self._base, ignore_errors=True)
 
-    def usage(self, pids: list[int]) -> dict[int, tuple[int, float]]:
-        return self._table.usage(pids)
+    def usage(self, runs: Mapping[int, int]) -> dict[int, tuple[int, float]]:
+        return self._table.usage(runs) if self._table else {}
 
 
 def _reachable_for(user: int) -> bool:

@@ -12,6 +12,7 @@ import importlib
 import json
 import os
 import random
+import signal
 import socket
 import sys
 import threading
@@ -23,7 +24,7 @@ from .alone import Alone
 from .namespaces import Namespaces
 from .none import NoWalls
 from .server import Server
-from .walls import Walls
+from .walls import Walls, set_common_limits
 
 _EARLY = ("encodings.ascii", "encodings.latin_1", "encodings.utf_16", "encodings.idna", "locale", "random", "warnings")
 
@@ -47,6 +48,7 @@ def _work(control: socket.socket, config: dict[str, Any], walls: Walls, alive: i
         for name in _EARLY:
             importlib.import_module(name)
         walls.prepare()
+        set_common_limits()
         _load(config["preload"], config["warm"])
     except BaseException as error:
         _say(control, {"error": f"{type(error).__name__}: {error}"})
@@ -61,6 +63,8 @@ def _load(preload: list[str], warm: str) -> None:
     """After the walls, so that nothing of the machine is read that a run could not read."""
     os.umask(0o077)
     os.chdir("/")
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE, signal.SIGINT}:
+        signal.signal(number, signal.SIG_DFL)  # whatever the caller ignores, a run starts as any program does
     for name in preload:
         importlib.import_module(name)
     if warm:

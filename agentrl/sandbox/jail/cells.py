@@ -98,7 +98,7 @@ def _write_all(fd: int, data: bytes) -> None:
 
 
 def answer_call(fd: int, head: dict[str, Any]) -> NoReturn:
-    """Runs `head["code"]`, calls its `head["function"]` with `head["args"]` and writes `{"value": ...}`."""
+    """Runs `head["code"]`, calls its `head["function"]` with `head["arguments"]` (JSON) and writes `{"value": ...}`."""
     sys.argv[:] = ["main.py"]
     namespace = fresh_main()
     namespace["__name__"] = "candidate"  # what stands under `if __name__ == "__main__"` is no part of a function
@@ -107,7 +107,8 @@ def answer_call(fd: int, head: dict[str, Any]) -> NoReturn:
 
     def work() -> None:
         exec(compile(head["code"], "main.py", "exec", dont_inherit=True), namespace)
-        value = _plain(namespace[head["function"]](*head["args"], **head["kwargs"]))
+        args, kwargs = json.loads(head["arguments"])
+        value = _plain(namespace[head["function"]](*args, **kwargs))
         answers.append(json.dumps({"value": value}).encode())
 
     code = guarded(work)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import sys
 from typing import Any, NoReturn
 
 from .cells import answer_call, serve_cells
 from .order import BROKEN, READY, Order, decode_payload
-from .program import run_program
+from .program import run_command, run_program
 from .walls import Walls
 
 SPARE = 3  # where a session's or a call's own descriptor stands
@@ -41,15 +40,14 @@ def become(order: Order, descriptors: list[int], walls: Walls) -> NoReturn:
         serve_cells(SPARE)
     if order.mode == "call":
         answer_call(SPARE, head)
+    if "command" in head:
+        run_command(head["command"])
     run_program(head)
 
 
 def _stand(descriptors: list[int]) -> int | None:
     """Puts the three standard streams into place. Returns the descriptor beyond the named ones, if there is one."""
     os.setsid()
-    for number in range(1, signal.NSIG):
-        if number not in (signal.SIGKILL, signal.SIGSTOP) and signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, signal.SIG_IGN if number == signal.SIGPIPE else signal.SIG_DFL)
     for target, fd in enumerate(descriptors[1:4]):
         os.dup2(fd, target)
     return descriptors[5] if len(descriptors) > 5 else None

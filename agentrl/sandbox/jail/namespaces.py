@@ -7,7 +7,7 @@ inside. Needs no rights, only a kernel and a container that allow user namespace
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import NoReturn
 
@@ -27,19 +27,21 @@ class Namespaces:
     def __init__(self) -> None:
         self.features: dict[str, object] = {}
         self._landlock = landlock.abi()
-        self._filter = b""
         self._proc = self._pid_namespace = -1
         self._table: ProcessTable | None = None
 
     def prepare(self) -> None:
         """The worker is in its namespaces already, as their first process."""
-        self._proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY)
+        self._proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
         places = trees.inside_names(trees.python_folders())
         has_proc = root.build(places)
         trees.move_interpreter(places)
         self._pid_namespace = os.open("self/ns/pid", os.O_RDONLY, dir_fd=self._proc)
-        self._table = ProcessTable("/proc") if has_proc else None
-        self._filter = seccomp.build(with_namespaces(unix_sockets=self._landlock >= 6))
+        if has_proc:  # which has the runs alone; that of outside would have to be searched for them
+            self._table = ProcessTable(os.open("/proc", os.O_RDONLY | os.O_DIRECTORY))
+        else:
+            self._table = ProcessTable(self._proc)
+        self._filter = sc.Filter(seccomp.build(with_namespaces(unix_sockets=self._landlock >= 6)))
         self.features = {"landlock": self._landlock, "proc": has_proc, "root": os.getuid() == 0}
 
     def fork(self) -> int:
@@ -83,16 +85,19 @@ class Namespaces:
             sc.mount("proc", "/proc", "proc", sealed, "subset=pid")
 
     def shut(self) -> None:
-        sc.install_filter(self._filter)
+        self._filter.install()
 
     def tidy(self, order: Order) -> None:
         """All that a run had is gone with its namespaces."""
 
+    def overfull(self, order: Order) -> bool:
+        return False  # its file system has just that size
+
     def leave(self) -> None:
         """It has nothing on disk."""
 
-    def usage(self, pids: list[int]) -> dict[int, tuple[int, float]]:
-        return self._table.usage(pids) if self._table else {}
+    def usage(self, runs: Mapping[int, int]) -> dict[int, tuple[int, float]]:
+        return self._table.usage(runs) if self._table else {}
 
 
 _SAME = f"{RUN_ID} {RUN_ID} 1"

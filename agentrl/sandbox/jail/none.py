@@ -7,8 +7,10 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from collections.abc import Mapping
 from contextlib import suppress
 
+from .disk import exceeds
 from .order import Order
 from .processes import ProcessTable
 from .walls import set_limits
@@ -19,7 +21,9 @@ class NoWalls:
         """`base`: an absolute path of a folder that is the pool's own."""
         self.features: dict[str, object] = {}
         self._base = base
-        self._table = ProcessTable("/proc")
+        self._table = (
+            ProcessTable(os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)) if os.path.isdir("/proc/self") else None
+        )
 
     def prepare(self) -> None:
         """There is nothing to prepare."""
@@ -48,8 +52,11 @@ class NoWalls:
             os.unlink(note)
         shutil.rmtree(f"{self._base}/{order.name}", ignore_errors=True)
 
+    def overfull(self, order: Order) -> bool:
+        return exceeds(f"{self._base}/{order.name}", order.disk_bytes, order.files)
+
     def leave(self) -> None:
         shutil.rmtree(self._base, ignore_errors=True)
 
-    def usage(self, pids: list[int]) -> dict[int, tuple[int, float]]:
-        return self._table.usage(pids)
+    def usage(self, runs: Mapping[int, int]) -> dict[int, tuple[int, float]]:
+        return self._table.usage(runs) if self._table else {}

@@ -80,7 +80,7 @@ _EACCES, _ENOTTY = 13, 25
 _IOCTLS = (0x5401, 0x802C542A, 0x540F, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # terminal? size, bytes left, flags
 _PRCTLS = (2, 3, 15, 16, 21, 23, 27, 29, 30, 37, 38, 39, 41, 42, 0x53564D41)  # names, timer slack, questions
 _PDEATHSIG, _SUBREAPER = 1, 36
-_F_SETOWN, _F_SETSIG, _F_SETOWN_EX, _F_NOTIFY, _F_SETPIPE_SZ = 8, 10, 15, 1026, 1031
+_F_SETOWN, _F_SETSIG, _F_SETOWN_EX, _F_SETLEASE, _F_NOTIFY, _F_SETPIPE_SZ = 8, 10, 15, 1024, 1026, 1031
 
 EVERYWHERE: dict[str, Rule] = {
     "ioctl": Only(1, _IOCTLS, _ENOTTY),
@@ -97,18 +97,26 @@ def with_namespaces(unix_sockets: bool) -> dict[str, Rule]:
         "clone": Bits(refused=_NAMESPACES),
         "socket": Only(0, (_AF_UNIX,), _EACCES) if unix_sockets else None,
         "prctl": Only(0, (*_PRCTLS, _PDEATHSIG, _SUBREAPER)),
-        "fcntl": Never(1, (_F_SETPIPE_SZ,)),
+        "fcntl": Never(1, (_F_SETLEASE, _F_SETPIPE_SZ)),
     }
 
 
 def without_namespaces(pid: int) -> dict[str, Rule]:
     """Rules for a run that shares the machine's processes and network: one process, no sockets, signals to itself."""
     signals = {"kill": Only(0, (0, pid)), "tgkill": Only(0, (pid,)), "rt_sigqueueinfo": Only(0, (pid,))}
-    others = ("tkill", "rt_tgsigqueueinfo", "pidfd_send_signal", "pidfd_open", "getpriority", "sched_getscheduler")
+    others = (
+        "tkill",
+        "rt_tgsigqueueinfo",
+        "pidfd_send_signal",
+        "pidfd_open",
+        "getpriority",
+        "setpriority",
+        "sched_getscheduler",
+    )
     return EVERYWHERE | {
         "clone": Bits(refused=_NAMESPACES, wanted=_THREAD),
         **signals,
         **dict.fromkeys(("fork", "vfork", "execve", "execveat", "socket", "connect", "bind", "listen", *others), None),
         "prctl": Only(0, _PRCTLS),
-        "fcntl": Never(1, (_F_SETOWN, _F_SETSIG, _F_SETOWN_EX, _F_NOTIFY, _F_SETPIPE_SZ)),
+        "fcntl": Never(1, (_F_SETOWN, _F_SETSIG, _F_SETOWN_EX, _F_SETLEASE, _F_NOTIFY, _F_SETPIPE_SZ)),
     }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
+from collections.abc import Mapping
 from contextlib import suppress
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -16,16 +17,26 @@ _LOOK_CLOSER = 64 << 20  # bytes
 
 
 class ProcessTable:
-    def __init__(self, proc: str) -> None:
+    """Reads the /proc whose folder `proc` is a descriptor of. It may count processes in an outer process namespace."""
+
+    def __init__(self, proc: int) -> None:
         self._proc = proc
 
-    def usage(self, roots: list[int]) -> dict[int, tuple[int, float]]:
-        """(bytes, seconds of processor time) of each root with all its descendants."""
+    def number_of(self, watch: int) -> int:
+        """The number that this /proc gives to the process of a pidfd of ours; 0 or less if it has none."""
+        for line in self._read(f"self/fdinfo/{watch}").splitlines():
+            if line.startswith(b"Pid:"):
+                return int(line.split()[1])
+        return 0
+
+    def usage(self, roots: Mapping[int, int]) -> dict[int, tuple[int, float]]:
+        """(bytes, seconds of processor time) of each root with all its descendants, by pid. `roots`: pidfds by pid."""
+        numbers = {pid: self.number_of(watch) for pid, watch in roots.items()}
         parents, cpu = self._all()
         children = defaultdict(list)
         for pid, parent in parents.items():
             children[parent].append(pid)
-        return {root: self._sum(root, children, cpu) for root in roots if root in parents}
+        return {pid: self._sum(root, children, cpu) for pid, root in numbers.items() if root in parents}
 
     def _sum(self, root: int, children: dict[int, list[int]], cpu: dict[int, float]) -> tuple[int, float]:
         members, queue = [], [root]
@@ -58,6 +69,10 @@ class ProcessTable:
         return self._resident(pid)
 
     def _read(self, name: str) -> bytes:
-        with suppress(OSError), open(f"{self._proc}/{name}", "rb", buffering=0) as file:
-            return file.read(1 << 16)
+        with suppress(OSError):
+            fd = os.open(name, os.O_RDONLY, dir_fd=self._proc)
+            try:
+                return os.read(fd, 1 << 16)
+            finally:
+                os.close(fd)
         return b""

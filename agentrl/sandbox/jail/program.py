@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import linecache
 import os
+import signal
 import sys
 import threading
 import traceback
@@ -39,6 +40,16 @@ def run_program(head: dict[str, Any]) -> NoReturn:
     namespace["__file__"] = "main.py"
     remember_source("main.py", head["code"])
     leave(guarded(lambda: exec(compile(head["code"], "main.py", "exec", dont_inherit=True), namespace)))
+
+
+def run_command(command: list[str]) -> NoReturn:
+    """Becomes another program. Exit codes as a shell's if it cannot be found or started."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # which Python ignores
+    try:
+        os.execvp(command[0], command)
+    except OSError as error:
+        print(f"{command[0]}: {error.strerror}", file=sys.stderr, flush=True)
+        os._exit(127 if isinstance(error, FileNotFoundError) else 126)
 
 
 def guarded(work: Any) -> int:

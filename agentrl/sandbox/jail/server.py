@@ -124,17 +124,18 @@ class Server:
 
     def _enforce(self) -> None:
         now = time.monotonic()
-        older = []
+        older: dict[int, int] = {}
         for run in self._runs.values():
             age = now - run.began
             if run.order.wall_s and age >= run.order.wall_s:
                 self._kill(run, "wall")
             elif age > _LOOK_EVERY:
-                older.append(run.pid)
+                older[run.pid] = run.watch
         if older and now - self._looked >= _LOOK_EVERY:
             self._looked = now
-            for pid, (memory, cpu_s) in self._walls.usage(older).items():
-                self._judge(self._runs[pid], memory, cpu_s)
+            usage = self._walls.usage(older)
+            for pid in older:
+                self._judge(self._runs[pid], *usage.get(pid, (0, 0.0)))
 
     def _judge(self, run: Run, memory: int, cpu_s: float) -> None:
         run.peak, run.cpu_s = max(run.peak, memory), max(run.cpu_s, cpu_s)
@@ -142,6 +143,8 @@ class Server:
             self._kill(run, "memory")
         elif run.order.cpu_s and cpu_s > run.order.cpu_s:
             self._kill(run, "cpu")
+        elif self._walls.overfull(run.order):
+            self._kill(run, "disk")
 
     def _ended(self, run: Run) -> None:
         """Its processes are gone: the kernel ends a process namespace before its first process can be waited for."""

@@ -111,9 +111,24 @@ def drop_capabilities() -> None:
     raw(_NR_CAPSET[platform.machine()], header, struct.pack("=6I", *[0] * 6), what="capset")
 
 
-def install_filter(program: bytes) -> None:
-    """Seccomp filter: `program` is an array of BPF instructions of 8 bytes each. Needs no_new_privileges first."""
-    code = ctypes.create_string_buffer(program, len(program))
-    head = struct.pack("@HP", len(program) // 8, ctypes.addressof(code))
-    buffer = ctypes.create_string_buffer(head, len(head))
-    _prctl("SECCOMP", _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(buffer))
+class Filter:
+    """A seccomp filter, laid out as the kernel wants it: `program` is an array of BPF instructions of 8 bytes each.
+
+    `variable` is a constant in it that stands for one which is known only later, when `fill` puts it in.
+    """
+
+    def __init__(self, program: bytes, variable: int | None = None) -> None:
+        words = struct.unpack(f"={len(program) // 4}I", program)
+        self._places = [4 * at for at in range(1, len(words), 2) if words[at] == variable]
+        self._code = ctypes.create_string_buffer(program, len(program))
+        head = struct.pack("@HP", len(program) // 8, ctypes.addressof(self._code))
+        self._head = ctypes.create_string_buffer(head, len(head))
+        self._address = ctypes.addressof(self._head)
+
+    def fill(self, value: int) -> None:
+        for at in self._places:
+            struct.pack_into("=I", self._code, at, value)
+
+    def install(self) -> None:
+        """For this process and its children, for good. Needs no_new_privileges first."""
+        _prctl("SECCOMP", _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, self._address)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc/alternatives")
+SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/etc/alternatives")
 RESERVED = ("/work", "/tmp", "/dev", "/proc", "/sys", "/etc", "/box", "/python")
 
 

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import resource
+from collections.abc import Mapping
 from typing import Protocol
 
 from .order import Order
-
-
-class Usage(Protocol):
-    """What a run uses now: bytes of memory and seconds of processor time over all its processes."""
-
-    memory: int
-    cpu_s: float
 
 
 class Walls(Protocol):
@@ -33,22 +28,21 @@ class Walls(Protocol):
     def tidy(self, order: Order) -> None:
         """In the worker, when the run has ended: removes what it may have left."""
 
+    def overfull(self, order: Order) -> bool:
+        """Whether the run has more on disk than it may, where nothing else prevents that."""
+
     def leave(self) -> None:
         """In the worker, last: removes what it has on disk."""
 
-    def usage(self, pids: list[int]) -> dict[int, tuple[int, float]]:
-        """Memory in bytes and processor time in seconds of each run, by the pid of its first process."""
+    def usage(self, runs: Mapping[int, int]) -> dict[int, tuple[int, float]]:
+        """Memory in bytes and processor time in seconds of each run, by the pid of its first process, as far as they
+        can be known here. `runs`: pidfds by pid.
+        """
 
 
-def set_limits(order: Order) -> None:
-    """Limits of the kernel's for one process and its children. Hard limits too, so that none can be raised."""
-    cpu = max(1, int(order.cpu_s + 0.999)) if order.cpu_s else resource.RLIM_INFINITY
+def set_common_limits() -> None:
+    """In the worker, for itself and all runs: what no order changes."""
     for name, value in (
-        ("AS", order.address_bytes),
-        ("CPU", cpu),
-        ("FSIZE", order.disk_bytes),
-        ("NOFILE", order.open_files),
-        ("NPROC", order.processes),
         ("CORE", 1),  # none: 0 would still feed a core pattern that is a pipe
         ("MEMLOCK", 1 << 16),
         ("MSGQUEUE", 0),
@@ -56,8 +50,21 @@ def set_limits(order: Order) -> None:
         ("RTPRIO", 0),
         ("SIGPENDING", 1024),
     ):
-        kind = getattr(resource, f"RLIMIT_{name}")
-        hard = resource.getrlimit(kind)[1]
-        value = value if hard == resource.RLIM_INFINITY else min(value, hard) if value >= 0 else hard
-        over = value + 1 if name == "CPU" and value > 0 and hard == resource.RLIM_INFINITY else value
-        resource.setrlimit(kind, (value, over))
+        _set(getattr(resource, f"RLIMIT_{name}"), value)
+
+
+def set_limits(order: Order) -> None:
+    """In a run: the kernel's limits for each of its processes. Hard limits too, so that none can be raised."""
+    _set(resource.RLIMIT_AS, order.address_bytes)
+    _set(resource.RLIMIT_FSIZE, order.disk_bytes)
+    _set(resource.RLIMIT_NOFILE, order.open_files)
+    _set(resource.RLIMIT_NPROC, order.processes)
+    if order.cpu_s:
+        seconds = math.ceil(order.cpu_s)
+        _set(resource.RLIMIT_CPU, seconds, grace=1)  # a signal first, and a second later the end
+
+
+def _set(kind: int, value: int, grace: int = 0) -> None:
+    hard = resource.getrlimit(kind)[1]
+    most = value + grace if hard == resource.RLIM_INFINITY else min(value + grace, hard)
+    resource.setrlimit(kind, (min(value, most), most))
