@@ -65,6 +65,11 @@ async def grades(grader: Grader, candidates: list[tuple[str, Problem]]) -> list[
     return await asyncio.gather(*(one(code, problem) for code, problem in candidates))
 
 
+def only_on_the_strongest(pool: SandboxPool) -> None:
+    if pool.tier == "landlock":
+        pytest.skip("long enough on one tier")
+
+
 async def check_solutions(grader: Grader, chosen: list[Problem]) -> None:
     found = await grades(grader, [(problem.code, problem) for problem in chosen])
     wrong = {problem.name: grade.why for problem, grade in zip(chosen, found, strict=True) if not grade.passed}
@@ -127,18 +132,21 @@ async def test_all_solutions(grader: Grader, real_data: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-async def test_all_mutants(grader: Grader, real_data: Path) -> None:
+async def test_all_mutants(pool: SandboxPool, grader: Grader, real_data: Path) -> None:
+    only_on_the_strongest(pool)
     await check_mutants(grader, problems(real_data), most=1000)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 async def test_the_same_verdicts_as_in_one_process(pool: SandboxPool, grader: Grader, real_data: Path) -> None:
+    only_on_the_strongest(pool)
     await check_beside_the_plain_way(pool, grader, problems(real_data))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("cheat", CHEATS.values(), ids=CHEATS.keys())
-async def test_all_cheats(grader: Grader, real_data: Path, cheat: str) -> None:
+async def test_all_cheats(pool: SandboxPool, grader: Grader, real_data: Path, cheat: str) -> None:
+    only_on_the_strongest(pool)
     await check_cheats(grader, problems(real_data), [cheat])
