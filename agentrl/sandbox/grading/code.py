@@ -34,6 +34,7 @@ async def grade_code(
         "tests": task.tests,
         "checks": list(task.checks),
         "functions": list(task.functions),
+        "module": task.module,
         "stop_early": pace.stop_early,
     }
     conversation = _Conversation(pool, code, task.functions, limits, pace)

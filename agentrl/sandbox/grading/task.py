@@ -87,13 +87,14 @@ class CodeTask:
     `functions`: what the tests call of the candidate's; the first is also there as `candidate`. `tests`: a source; its
     cases are `check(candidate)`, functions `test*` without arguments, unittest's methods, or if there is nothing of
     these its own asserts. `checks`: further cases, each a source. `setup`: source that the tests need, run before them:
-    of the task's author, never of the candidate.
+    of the task's author, never of the candidate. `module`: a name that the tests may import the functions from.
     """
 
     functions: Sequence[str]
     tests: str = ""
     checks: Sequence[str] = ()
     setup: str = ""
+    module: str = ""
 
     def __post_init__(self) -> None:
         if isinstance(self.functions, str) or not self.functions:

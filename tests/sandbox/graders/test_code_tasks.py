@@ -287,3 +287,26 @@ async def test_a_worker_that_dies_is_no_verdict() -> None:
         grade = await running
         assert grade.failed, grade
         assert "infra_error" in grade.why
+
+
+async def test_tests_may_import_the_functions(grader: Grader) -> None:
+    tests = (
+        "import solution\nfrom solution import double as two\ndef test_it(): assert two(1) == solution.double(1) == 2"
+    )
+    assert statuses(await graded(grader, DOUBLE, tests, module="solution")) == {"test_it": "passed"}
+    assert (await graded(grader, DOUBLE, tests)).failed
+
+
+async def test_tests_of_pytest(grader: Grader) -> None:
+    tests = """
+import pytest
+def test_raises():
+    with pytest.raises(TypeError): double(None)
+def test_near(): assert double(0.1) == pytest.approx(0.2)
+def test_fails():
+    if double(1) != 3: pytest.fail("it is not 3")
+"""
+    short = {"test_raises": "passed", "test_near": "passed", "test_fails": "wrong"}
+    assert statuses(await graded(grader, DOUBLE, tests)) == short
+    fixture = "import pytest\n@pytest.mark.parametrize('n', [1])\ndef test_it(n): assert double(n) == 2"
+    assert (await graded(grader, DOUBLE, fixture)).failed

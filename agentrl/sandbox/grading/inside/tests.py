@@ -39,12 +39,15 @@ class _BrokenTask(BaseException):
 
 
 def main(order: dict[str, Any]) -> None:
-    """`order`: `setup`, `tests` and `checks` (sources), `functions` (names), `stop_early`."""
+    """`order`: `setup`, `tests` and `checks` (sources), `functions` (names), `module` (a name or ""), `stop_early`."""
     module = ModuleType("tests")
     module.__file__ = "tests.py"
     sys.modules["tests"] = module
     space = module.__dict__
     stand_ins = {name: _stand_in(name) for name in order["functions"]}
+    if order["module"]:
+        sys.modules[order["module"]] = imported = ModuleType(order["module"])
+        imported.__dict__.update(stand_ins)
 
     def load() -> None:
         _execute(order["setup"], "setup.py", space)
