@@ -119,7 +119,7 @@ class _Conversation:
 
     def close(self, status: CaseStatus, detail: str) -> None:
         """Ends the case that is under way, or if there is none adds one that says what went wrong."""
-        if self._ended and status != "infra_error":
+        if self._ended and (status != "infra_error" or self._ended[0] == "infra_error"):
             status, detail = self._ended
         self.cases.append(CaseResult(self._name or "tests", status, detail, self._wall_s, self._cpu_s))
         self._begin("tests")
