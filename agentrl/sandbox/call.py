@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from .pool import SandboxPool
 
-_DEEPEST = 120  # brackets; the sandbox's side refuses sooner
+_DEEPEST = 120  # levels; the sandbox's side refuses sooner
 
 
 async def call(pool: SandboxPool, head: Mapping[str, Any], files: Mapping[str, bytes], limits: Limits) -> CallResult:
@@ -49,25 +49,25 @@ def _read(answer: CappedPipe, run: RunResult) -> CallResult:
     try:
         if truncated:
             raise ValueError("it is longer than the limit")
-        said = json.loads(_shallow(text))
+        said = json.loads(text)
         if not isinstance(said, dict) or list(said) != ["value"]:
             raise ValueError("it is not one value")
+        if not _shallow(said):
+            raise ValueError("it is nested too deep")
     except (ValueError, RecursionError) as error:
         return CallResult(None, _unanswered(run, str(error)))
     return CallResult(said["value"], run)
 
 
-def _shallow(text: bytes) -> bytes:
-    """Raises ValueError if brackets could nest deeper than the parser should go."""
-    depth = 0
-    for byte in text:
-        if byte in b"[{":
-            depth += 1
-            if depth > _DEEPEST:
-                raise ValueError("it is nested too deep")
-        elif byte in b"]}":
-            depth -= 1
-    return text
+def _shallow(value: Any) -> bool:
+    """Whether lists and dictionaries nest so little that code which walks them by recursion is safe."""
+    level = [value]
+    for _ in range(_DEEPEST):
+        held = [each for each in level if isinstance(each, list | dict)]
+        if not held:
+            return True
+        level = [inner for each in held for inner in (each.values() if isinstance(each, dict) else each)]
+    return False
 
 
 def _unanswered(run: RunResult, why: str) -> RunResult:

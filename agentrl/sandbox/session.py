@@ -116,18 +116,19 @@ class Session:
         data = cell.encode("utf-8", "replace")
         try:
             await self._loop.sock_sendall(self._socket, len(data).to_bytes(4, "big") + data)
-            head = await self._exactly(4)
-            size = int.from_bytes(head, "big")
-            said = json.loads(await self._exactly(size)) if size <= _ANSWER_CAP else None
+            answer = await self._loop.sock_recv(self._socket, _ANSWER_CAP)  # whole, nearly always
+            size = int.from_bytes((await self._at_least(answer, 4))[:4], "big")
+            said = json.loads((await self._at_least(answer, 4 + size))[4:]) if size <= _ANSWER_CAP else None
         except (OSError, EOFError, ValueError, RecursionError):
             return None
-        return said if isinstance(said, dict) and said.get("ending") in _ENDINGS else None
+        known = isinstance(said, dict) and isinstance(said.get("ending"), str) and said["ending"] in _ENDINGS
+        return said if known else None
 
-    async def _exactly(self, size: int) -> bytes:
+    async def _at_least(self, data: bytes, size: int) -> bytes:
+        """`data` and what else has to come for so many bytes. Raises EOFError if it does not."""
         assert self._socket is not None
-        data = b""
         while len(data) < size:
-            part = await self._loop.sock_recv(self._socket, size - len(data))
+            part = await self._loop.sock_recv(self._socket, _ANSWER_CAP)
             if not part:
                 raise EOFError
             data += part

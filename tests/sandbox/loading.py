@@ -167,6 +167,36 @@ LOADING: list[Attack] = [
         exit_code=1,
     ),
     hostile(
+        "exit_code_that_cannot_be_printed",
+        """
+            class E:
+                def __str__(self): raise SystemExit(0)
+            raise SystemExit(E())
+        """,
+        status=["error"],
+    ),
+    hostile(
+        "exit_code_of_a_subclass",
+        """
+            class I(int):
+                def __and__(self, other): raise KeyError
+            raise SystemExit(I(3))
+        """,
+        status=["error"],
+        exit_code=3,
+    ),
+    hostile(
+        "harness_taken_apart",
+        """
+            import os, sys
+            for m in list(sys.modules.values()):
+                if hasattr(m, 'exit_code'): m.exit_code = m.leave = m.guarded = m.flush = None
+            raise ValueError
+        """,
+        status=["error"],
+    ),
+    hostile("no_streams", "import sys; sys.stdout = sys.stderr = sys.stdin = None", status=["ok", "error"]),
+    hostile(
         "kills_itself",
         """
             import os

@@ -60,6 +60,9 @@ def test_a_cell_that_ignores_the_interrupt_is_killed(pool: SyncSandboxPool) -> N
         ("import os\nos.write(3, b'nonsense that is no answer')", "error"),
         ("import os\nos.write(3, (2**31).to_bytes(4, 'big'))\nimport time\ntime.sleep(60)", "error"),
         ("import os\nos.close(3)", "error"),
+        ("import os\nos.write(3, b'\\0\\0\\0\\x0e{\"ending\": []}')\nimport time\ntime.sleep(9)", "error"),
+        ("import os\nos.write(3, b'\\0\\0\\0\\x02[]')\nimport time\ntime.sleep(9)", "error"),
+        ("class E:\n    def __str__(self): raise SystemExit(0)\nraise SystemExit(E())", "error"),
     ],
 )
 def test_a_cell_that_ends_the_session(pool: SyncSandboxPool, cell: str, status: str) -> None:
@@ -71,6 +74,12 @@ def test_a_cell_that_ends_the_session(pool: SyncSandboxPool, cell: str, status: 
         with pytest.raises(SessionLost):
             session.run("1")
     assert left_since(before, within=1) == []
+
+
+def test_a_session_without_streams_goes_on(pool: SyncSandboxPool) -> None:
+    with pool.session() as session:
+        assert session.run("import sys\nkept = sys.stdout\nsys.stdout = None").ok
+        assert session.run("sys.stdout = kept\n5").stdout == "5\n"
 
 
 def test_output_is_capped_for_each_cell(pool: SyncSandboxPool) -> None:

@@ -97,7 +97,7 @@ class Alone:
         shutil.rmtree(self._base, ignore_errors=True)
 
     def usage(self, runs: Mapping[int, int]) -> dict[int, tuple[int, float]]:
-        return self._table.usage(runs) if self._table else {}
+        return {pid: self._table.usage_of_one(pid) for pid in runs} if self._table else {}
 
 
 def _reachable_for(user: int) -> bool:

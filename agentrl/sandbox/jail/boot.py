@@ -27,6 +27,7 @@ from .server import Server
 from .walls import Walls, set_common_limits
 
 _EARLY = ("encodings.ascii", "encodings.latin_1", "encodings.utf_16", "encodings.idna", "locale", "random", "warnings")
+_PYTHONS_OWN = {signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ}  # which Python handles or ignores by itself
 
 
 def main() -> None:
@@ -63,7 +64,7 @@ def _load(preload: list[str], warm: str) -> None:
     """After the walls, so that nothing of the machine is read that a run could not read."""
     os.umask(0o077)
     os.chdir("/")
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE, signal.SIGINT}:
+    for number in signal.valid_signals() - _PYTHONS_OWN - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_DFL)  # whatever the caller ignores, a run starts as any program does
     for name in preload:
         importlib.import_module(name)

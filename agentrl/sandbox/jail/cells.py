@@ -12,7 +12,7 @@ import signal
 import sys
 from typing import Any, NoReturn
 
-from .program import exit_code, fresh_main, guarded, leave, remember_source
+from .program import exit_code, flush, fresh_main, guarded, leave, remember_source
 
 _DEEPEST = 100  # levels of lists and dictionaries in a call's value
 
@@ -26,8 +26,7 @@ def serve_cells(fd: int) -> NoReturn:
     while (source := _receive(fd)) is not None:
         number += 1
         answer = _run_cell(source, f"<cell {number}>", namespace)
-        for stream in (sys.stdout, sys.stderr):
-            guarded(stream.flush)
+        flush()
         _send(fd, answer)
         if answer["ending"] == "exit":
             leave(answer["code"])

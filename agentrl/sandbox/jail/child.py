@@ -23,7 +23,7 @@ def become(order: Order, descriptors: list[int], walls: Walls) -> NoReturn:
         spare = _stand(descriptors)
         head, files = decode_payload(_read_all(descriptors[4]))
         folder = walls.enclose(order)
-        _write_files(folder, files)
+        unwritten = _write_files(folder, files)
         shown = [os.open(folder, os.O_RDONLY | os.O_DIRECTORY)] if order.show_folder else []
         sys.path.insert(0, folder)
         _fresh_randomness()
@@ -36,13 +36,24 @@ def become(order: Order, descriptors: list[int], walls: Walls) -> NoReturn:
     if spare is not None:
         os.dup2(spare, SPARE, inheritable=False)
     os.closerange(SPARE + (spare is not None), 1 << 20)
+    try:
+        if unwritten:
+            os.write(2, f"the files could not be written: {unwritten}\n".encode(errors="replace"))
+        else:
+            _live(order, head)
+    finally:
+        os._exit(1)  # whatever the code has made of the functions that should have ended this process before
+
+
+def _live(order: Order, head: dict[str, Any]) -> None:
     if order.mode == "cells":
         serve_cells(SPARE)
-    if order.mode == "call":
+    elif order.mode == "call":
         answer_call(SPARE, head)
-    if "command" in head:
+    elif "command" in head:
         run_command(head["command"])
-    run_program(head)
+    else:
+        run_program(head)
 
 
 def _stand(descriptors: list[int]) -> int | None:
@@ -62,14 +73,22 @@ def _read_all(fd: int) -> bytes:
     return b"".join(parts)
 
 
-def _write_files(folder: str, files: dict[str, bytes]) -> None:
-    """The folder is new and nobody else's, so plain paths are safe; the pool has checked the names."""
+def _write_files(folder: str, files: dict[str, bytes]) -> str:
+    """The folder is new and nobody else's, so plain paths are safe; the pool has checked the names.
+
+    Returns what went wrong: too much for the folder, or names that exclude each other, which is no fault of the
+    sandbox.
+    """
     os.chdir(folder)
-    for name, content in files.items():
-        if parent := os.path.dirname(name):
-            os.makedirs(parent, exist_ok=True)
-        with open(name, "wb") as file:
-            file.write(content)
+    try:
+        for name, content in files.items():
+            if parent := os.path.dirname(name):
+                os.makedirs(parent, exist_ok=True)
+            with open(name, "wb") as file:
+                file.write(content)
+    except OSError as error:
+        return str(error)
+    return ""
 
 
 def _fresh_randomness() -> None:

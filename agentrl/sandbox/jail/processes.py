@@ -38,6 +38,11 @@ class ProcessTable:
             children[parent].append(pid)
         return {pid: self._sum(root, children, cpu) for pid, root in numbers.items() if root in parents}
 
+    def usage_of_one(self, pid: int) -> tuple[int, float]:
+        """Of a process that has no others below it."""
+        stat = self._read(f"{pid}/stat")
+        return self._resident(pid), self._fields(stat)[1] if stat else 0.0
+
     def _sum(self, root: int, children: dict[int, list[int]], cpu: dict[int, float]) -> tuple[int, float]:
         members, queue = [], [root]
         while queue:
@@ -53,10 +58,14 @@ class ProcessTable:
         parents, cpu = {}, {}
         for name in os.listdir(self._proc):
             if name.isdigit() and (text := self._read(f"{name}/stat")):
-                fields = text.rpartition(b")")[2].split()
-                parents[int(name)] = int(fields[1])
-                cpu[int(name)] = sum(map(int, fields[11:15])) / _TICK
+                parents[int(name)], cpu[int(name)] = self._fields(text)
         return parents, cpu
+
+    @staticmethod
+    def _fields(stat: bytes) -> tuple[int, float]:
+        """(parent, seconds of processor time)."""
+        fields = stat.rpartition(b")")[2].split()
+        return int(fields[1]), sum(map(int, fields[11:15])) / _TICK
 
     def _resident(self, pid: int) -> int:
         fields = self._read(f"{pid}/statm").split()

@@ -44,11 +44,12 @@ def run_program(head: dict[str, Any]) -> NoReturn:
 
 def run_command(command: list[str]) -> NoReturn:
     """Becomes another program. Exit codes as a shell's if it cannot be found or started."""
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # which Python ignores
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores
+        signal.signal(number, signal.SIG_DFL)
     try:
         os.execvp(command[0], command)
-    except OSError as error:
-        print(f"{command[0]}: {error.strerror}", file=sys.stderr, flush=True)
+    except (OSError, ValueError) as error:
+        os.write(2, f"{command[0]}: {error}\n".encode(errors="replace"))
         os._exit(127 if isinstance(error, FileNotFoundError) else 126)
 
 
@@ -68,8 +69,11 @@ def exit_code(value: object) -> int:
     if value is None:
         return 0
     if isinstance(value, int):
-        return value & 0xFF
-    print(value, file=sys.stderr)
+        return int(value) & 0xFF
+    try:
+        print(value, file=sys.stderr)
+    except BaseException:
+        os.write(2, b"an exit code that cannot be printed\n")
     return 1
 
 
@@ -89,13 +93,13 @@ def _print_error(error: BaseException) -> None:
 
 def leave(code: int) -> NoReturn:
     """Waits for threads, runs exit handlers and flushes, inside the time limit, then ends without tearing down."""
-    code = _flush() or code  # at once: what was printed is not lost if a thread never ends
+    code = flush() or code  # at once: what was printed is not lost if a thread never ends
     code = guarded(threading._shutdown) or code  # type: ignore[attr-defined]
     guarded(atexit._run_exitfuncs)
-    os._exit(_flush() or code)
+    os._exit(flush() or code)
 
 
-def _flush() -> int:
+def flush() -> int:
     """Exit code 120, as Python's own, if what was written cannot be flushed."""
     failed = 0
     for stream in (sys.stdout, sys.stderr):
