@@ -32,8 +32,8 @@ class Raises:
 class FunctionCase:
     """One call. `expected`: plain data, or `Raises`. Raises TypeError or ValueError for what cannot be compared."""
 
-    args: Sequence[Any] = ()
-    expected: Any = None
+    args: Sequence[Any]
+    expected: Any
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     name: str = ""
 
