@@ -53,7 +53,7 @@ class LiveRun:
             for fd in given:
                 os.close(fd)
         self._loop.add_reader(self._channel, self._hear)
-        self._timer = self._loop.call_later(_START_S, self._give_up, "its walls did not stand in time")
+        self._timer = self._loop.call_later(_START_S, self.give_up, "its walls did not stand in time")
 
     def _pipe(self) -> tuple[CappedPipe, int]:
         reader, writer = os.pipe()
@@ -89,11 +89,11 @@ class LiveRun:
             if not self.ready.done():
                 self.ready.set_result(None)
         elif kind == BROKEN:
-            self._give_up(data[1:].decode("utf-8", "replace"))
+            self.give_up(data[1:].decode("utf-8", "replace"))
         elif kind == DONE:
             self._end(Ending.decode(data))
         else:
-            self._give_up("the worker process died")
+            self.give_up("the worker process died")
 
     def _set_timer(self) -> None:
         if self._timer:
@@ -101,11 +101,11 @@ class LiveRun:
         self._timer = None
         if self.order.wall_s:
             late = self.order.wall_s + _GRACE_S
-            self._timer = self._loop.call_later(late, self._give_up, "the worker did not end it at its limit")
+            self._timer = self._loop.call_later(late, self.give_up, "the worker did not end it at its limit")
 
     def _end(self, ending: Ending) -> None:
         if not self.ready.done():
-            return self._give_up(f"it ended before its walls stood: {ending}")
+            return self.give_up(f"it ended before its walls stood: {ending}")
         self.ending = ending
         for pipe in (self.stdout, self.stderr):
             pipe.drain()
@@ -114,7 +114,8 @@ class LiveRun:
             self._loop.call_later(0.2, self._finish)
         return None
 
-    def _give_up(self, why: str) -> None:
+    def give_up(self, why: str) -> None:
+        """Nobody will say any more how it ended: the sandbox has failed it."""
         self.trouble = self.trouble or why
         self._finish()
 

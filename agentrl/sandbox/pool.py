@@ -68,6 +68,7 @@ class SandboxPool:
         self._names = itertools.count(1)
         self._closed = False
         self.workers: list[Worker] = []
+        self._lives: set[LiveRun] = set()
 
     async def __aenter__(self) -> SandboxPool:
         if sys.platform != "linux":
@@ -87,6 +88,8 @@ class SandboxPool:
         self._closed = True
         for worker in self.workers:
             worker.close()
+        for live in self._lives:
+            live.give_up("the pool was closed")
 
     async def _open(self, tier: str) -> None:
         """All workers of this tier, and one run that shows that a run has its walls."""
@@ -243,11 +246,13 @@ class SandboxPool:
         except BaseException:
             worker.load -= 1
             raise
+        self._lives.add(live)
         return live
 
     def release(self, live: LiveRun) -> None:
         live.close()
         live.worker.load -= 1
+        self._lives.discard(live)
 
     async def _pick(self) -> Worker:
         if self._closed or not self.workers:

@@ -39,7 +39,15 @@ class SyncSandboxPool:
         self.wait_for(self._pool.__aexit__(kind, error, trace))
         self._stop()
 
+    async def _settle(self) -> None:
+        """Who still waits for a result gets one before the loop ends."""
+        if waiting := asyncio.all_tasks() - {asyncio.current_task()}:
+            _, late = await asyncio.wait(waiting, timeout=1)
+            for task in late:
+                task.cancel()
+
     def _stop(self) -> None:
+        self.wait_for(self._settle())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
         self.loop.close()

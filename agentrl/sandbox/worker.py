@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,6 @@ class Worker:
         self.alive = False
         self._config: dict[str, Any] = {"tier": tier, "preload": list(preload), "warm": warm}
         self._base = ""
-        self._on_death: list[Callable[[], None]] = []
 
     async def start(self) -> None:
         """Raises TierUnavailable with the step that this machine refuses."""
@@ -90,9 +89,6 @@ class Worker:
         """Of the process that the pool started; with namespaces, the fork server is a child of it."""
         return self._process.pid
 
-    def on_death(self, call: Callable[[], None]) -> None:
-        self._on_death.append(call)
-
     async def send(self, order: Order, descriptors: Sequence[int]) -> None:
         """Raises SandboxError if the worker is gone."""
         data = order.encode()
@@ -119,8 +115,6 @@ class Worker:
         self.alive = False
         self._loop.remove_reader(self._control)
         self._end_process()
-        for call in self._on_death:
-            call()
 
     def _end_process(self) -> None:
         self._control.close()
