@@ -1,0 +1,33 @@
+"""sandbox-runner: runs untrusted Python code fast, and lets nothing out. Standard library only; stands alone.
+
+    async with SandboxPool() as pool:
+        result = await pool.run("print(input())", stdin="hello", limits=Limits(wall_s=3))
+
+What each tier promises, and what it does not, is in docs/sandbox.md.
+"""
+
+from __future__ import annotations
+
+from .compare import same_value
+from .limits import Limits
+from .pool import SandboxPool
+from .result import CallResult, CellResult, RunResult, SandboxError, SessionLost, Status, Tier, TierUnavailable
+from .session import Session
+from .sync import SyncSandboxPool, run_sync
+
+__all__ = [
+    "CallResult",
+    "CellResult",
+    "Limits",
+    "RunResult",
+    "SandboxError",
+    "SandboxPool",
+    "Session",
+    "SessionLost",
+    "Status",
+    "SyncSandboxPool",
+    "Tier",
+    "TierUnavailable",
+    "run_sync",
+    "same_value",
+]

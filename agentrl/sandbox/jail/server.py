@@ -1,0 +1,194 @@
+"""The fork server: takes orders from the pool, forks a process for each, and says how it ended.
+
+In: orders with descriptors over a socket. Out: on each run's own channel, the facts of its end. It forms no verdict,
+and sees neither code nor output: those pass it by in descriptors.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import select
+import signal
+import socket
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+
+from .child import become
+from .order import BROKEN, INTERRUPT, KILL, Ending, Order
+from .walls import Walls
+
+_LOOK_EVERY = 0.03  # seconds between looks at what long runs use
+_REST = 9  # times what a look took, so that looking never takes more than a tenth of a processor
+_DESCRIPTORS = 6
+
+
+@dataclass
+class Run:
+    order: Order
+    pid: int
+    watch: int  # pidfd
+    channel: socket.socket
+    began: float
+    killed: str = ""
+    peak: int = 0  # bytes
+    cpu_s: float = 0.0  # as far as it was watched
+    ended: bool = False
+
+
+class Server:
+    def __init__(self, control: socket.socket, walls: Walls, alive: int | None) -> None:
+        """`alive`: a descriptor that reads end-of-file when this worker should end, besides `control`."""
+        self._control = control
+        self._walls = walls
+        self._poll = select.epoll()
+        self._poll.register(control, select.EPOLLIN)
+        if alive is not None:
+            self._poll.register(alive, select.EPOLLIN)
+        self._alive = alive
+        self._runs: dict[int, Run] = {}  # by pid
+        self._by_fd: dict[int, Run] = {}  # by pidfd and by channel
+        self._look_at = 0.0
+
+    def serve(self) -> None:
+        """Until the pool is gone. The caller then ends this process, which ends all runs."""
+        while True:
+            for fd, _ in self._poll.poll(self._patience()):
+                if fd == self._alive or (fd == self._control.fileno() and not self._take_order()):
+                    self._end_all()
+                    return
+                run = self._by_fd.get(fd)
+                if run is None:
+                    continue
+                if fd == run.watch:
+                    self._ended(run)
+                else:
+                    self._hear(run)
+            self._enforce()
+
+    def _patience(self) -> float:
+        """Seconds until something may have to be done without being asked."""
+        if not self._runs:
+            return -1
+        now = time.monotonic()
+        ends = [run.began + run.order.wall_s for run in self._runs.values() if run.order.wall_s]
+        return max(0.0, min(_LOOK_EVERY, *(end - now for end in ends)) if ends else _LOOK_EVERY)
+
+    def _take_order(self) -> bool:
+        data, descriptors, _, _ = socket.recv_fds(self._control, 1 << 16, _DESCRIPTORS)
+        if not data:
+            return False
+        order = Order.decode(data)
+        channel = socket.socket(fileno=descriptors[0])
+        try:
+            pid = self._walls.fork()
+        except OSError as error:
+            with suppress(OSError):
+                channel.send(BROKEN + f"fork: {error}".encode())
+            channel.close()
+        else:
+            if pid == 0:
+                channel.detach()
+                become(order, descriptors, self._walls)
+            channel.setblocking(False)
+            run = Run(order, pid, os.pidfd_open(pid), channel, time.monotonic())
+            self._runs[pid] = run
+            for fd in (run.watch, channel.fileno()):
+                self._by_fd[fd] = run
+                self._poll.register(fd, select.EPOLLIN)
+        for fd in descriptors[1:]:
+            os.close(fd)
+        return True
+
+    def _hear(self, run: Run) -> None:
+        """A word from the pool, or its silence: then the run ends, or if it has ended its folder may go."""
+        try:
+            word = run.channel.recv(256)
+        except BlockingIOError:
+            return
+        except OSError:
+            word = b""
+        if run.ended:
+            if not word:
+                self._forget(run)
+        elif word[:1] == INTERRUPT:
+            os.kill(run.pid, signal.SIGINT)
+        else:
+            self._kill(run, word[1:].decode() if word[:1] == KILL else "cancelled")
+            if not word:
+                self._stop_hearing(run)
+
+    def _kill(self, run: Run, why: str) -> None:
+        run.killed = run.killed or why
+        os.kill(run.pid, signal.SIGKILL)  # it has not been waited for, so the number is still its own
+
+    def _enforce(self) -> None:
+        now = time.monotonic()
+        older: dict[int, int] = {}
+        for run in self._runs.values():
+            age = now - run.began
+            if run.order.wall_s and age >= run.order.wall_s:
+                self._kill(run, "wall")
+            elif age > _LOOK_EVERY:
+                older[run.pid] = run.watch
+        if older and now >= self._look_at:
+            usage = self._walls.usage(older)
+            for pid in older:
+                self._judge(self._runs[pid], *usage.get(pid, (0, 0.0)))
+            done = time.monotonic()
+            self._look_at = done + max(_LOOK_EVERY, _REST * (done - now))
+
+    def _judge(self, run: Run, memory: int, cpu_s: float) -> None:
+        run.peak, run.cpu_s = max(run.peak, memory), max(run.cpu_s, cpu_s)
+        if memory > run.order.memory_bytes:
+            self._kill(run, "memory")
+        elif run.order.cpu_s and cpu_s > run.order.cpu_s:
+            self._kill(run, "cpu")
+        elif self._walls.overfull(run.order):
+            self._kill(run, "disk")
+
+    def _ended(self, run: Run) -> None:
+        """Its processes are gone: the kernel ends a process namespace before its first process can be waited for."""
+        _, status, used = os.wait4(run.pid, 0)
+        wall_s = time.monotonic() - run.began
+        run.ended = True
+        del self._runs[run.pid], self._by_fd[run.watch]
+        self._poll.unregister(run.watch)
+        os.close(run.watch)
+        with suppress(OSError):
+            run.channel.send(_ending(run, status, used, wall_s).encode())
+        if run.order.show_folder and run.killed != "cancelled":
+            return  # the pool still reads the folder; it closes the channel when it has
+        self._forget(run)
+
+    def _stop_hearing(self, run: Run) -> None:
+        if self._by_fd.pop(run.channel.fileno(), None):
+            self._poll.unregister(run.channel)
+
+    def _forget(self, run: Run) -> None:
+        self._stop_hearing(run)
+        run.channel.close()
+        self._walls.tidy(run.order)
+
+    def _end_all(self) -> None:
+        for run in list(self._runs.values()):
+            self._kill(run, "cancelled")
+        for run in list(self._runs.values()):
+            self._ended(run)
+        for run in list(self._by_fd.values()):
+            self._forget(run)
+        self._walls.leave()
+
+
+def _ending(run: Run, status: int, used: resource.struct_rusage, wall_s: float) -> Ending:
+    signalled = os.WIFSIGNALED(status)
+    return Ending(
+        exit_code=None if signalled else os.waitstatus_to_exitcode(status),
+        signal=os.WTERMSIG(status) if signalled else None,
+        killed=run.killed,
+        wall_s=round(wall_s, 6),
+        cpu_s=round(max(run.cpu_s, used.ru_utime + used.ru_stime), 6),
+        max_rss=used.ru_maxrss * 1024,
+        peak_memory=run.peak,
+    )

@@ -1,0 +1,94 @@
+"""What a run came to, and the errors of this package. Plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Status = Literal["ok", "error", "timeout", "memory", "output_limit", "signal", "infra_error"]
+Tier = Literal["none", "landlock", "zygote"]
+
+STRENGTH: Mapping[str, int] = {"none": 0, "landlock": 1, "zygote": 2}
+
+
+class SandboxError(Exception):
+    """Something about the sandbox itself, never about the code in it."""
+
+
+class TierUnavailable(SandboxError):
+    """This machine does not allow the isolation that was asked for. The text says what was tried and what failed."""
+
+
+class SessionLost(SandboxError):
+    """The session's process is gone, and its state with it. `result` is how it ended."""
+
+    def __init__(self, text: str, result: RunResult | None = None) -> None:
+        super().__init__(text)
+        self.result = result
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """How a program ended. Times in seconds, sizes in bytes.
+
+    `status`: `ok` ended by itself with exit code 0; `error` with another one; `timeout` wall or processor time;
+    `memory`; `output_limit`; `signal` died of one, such as a segmentation fault; `infra_error` the sandbox failed,
+    which says nothing about the program and must never be scored. `stdout` and `stderr` are decoded as UTF-8 with
+    U+FFFD for what is not; `truncated` if either is not whole. `cpu_s` sums over all processes, `max_rss` is of the
+    largest one. `files`: the collected ones that there were, as bytes. `error`: a sentence for people, empty for
+    `ok`.
+    """
+
+    status: Status
+    exit_code: int | None = None
+    signal: int | None = None
+    stdout: str = ""
+    stderr: str = ""
+    truncated: bool = False
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+    max_rss: int = 0
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    tier: str = ""
+    backend: str = ""
+    error: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return self.status == "ok"
+
+
+@dataclass(frozen=True, slots=True)
+class CallResult:
+    """What a function returned. `value` counts only if `run.ok`, else it is None. `run` is how its process ended."""
+
+    value: Any
+    run: RunResult
+
+    @property
+    def ok(self) -> bool:
+        return self.run.ok
+
+
+@dataclass(frozen=True, slots=True)
+class CellResult:
+    """What one cell of a session came to. `error` is the name of the exception, or why the session is lost.
+
+    `status`: `ok`, `error`, `timeout` (interrupted at its limit; the session goes on unless `lost`), `memory`,
+    `output_limit`, `signal`, `infra_error`. All of it is the word of the code that ran, but for `lost` and what goes
+    with it.
+    """
+
+    status: Status
+    stdout: str = ""
+    stderr: str = ""
+    truncated: bool = False
+    wall_s: float = 0.0
+    error: str = ""
+    lost: bool = False
+    tier: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return self.status == "ok"

@@ -1,0 +1,119 @@
+"""Whoever is killed in the middle, nothing is left, and nobody takes it for a failure of the program."""
+
+from __future__ import annotations
+
+import asyncio
+import glob
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+import psutil
+import pytest
+
+from agentrl.sandbox import SyncSandboxPool
+from tests.processes import children, left_since, still_running
+from tests.sandbox.attack import REPOSITORY
+
+SLEEP = "import time\nprint('begun', flush=True)\ntime.sleep(60)"
+
+
+def server_of(pool: SyncSandboxPool) -> psutil.Process:
+    """The fork server, which with namespaces is a child of the process that was started."""
+    started = psutil.Process(pool.pool.workers[0].pid)
+    return started.children()[0] if pool.tier == "zygote" else started
+
+
+@pytest.mark.parametrize("whom", ["server", "started"])
+def test_a_killed_worker_ends_its_runs_and_is_replaced(pool: SyncSandboxPool, whom: str) -> None:
+    assert pool.run("print(1)").ok
+
+    async def killed_while_running() -> str:
+        task = asyncio.create_task(pool.pool.run(SLEEP))
+        await asyncio.sleep(0.3)
+        old = psutil.Process().children(recursive=True)
+        victim = server_of(pool).pid if whom == "server" else pool.pool.workers[0].pid
+        os.kill(victim, signal.SIGKILL)
+        result = await asyncio.wait_for(task, 3)
+        assert still_running(old, within=1) == []
+        return result.status
+
+    assert pool.wait_for(killed_while_running()) == "infra_error"
+    assert pool.run("print(2)").stdout == "2\n"
+
+
+@pytest.mark.parametrize("tier", ["zygote", "landlock"])
+def test_a_killed_caller_leaves_nothing(tier: str) -> None:
+    script = f"""
+import asyncio
+from agentrl.sandbox import SandboxPool
+async def main():
+    async with SandboxPool(tier={tier!r}, workers=2) as pool:
+        async with pool.session() as session:
+            await session.run("1")
+            runs = [asyncio.create_task(pool.run({SLEEP!r})) for _ in range(4)]
+            await asyncio.sleep(0.5)
+            print("running", flush=True)
+            await asyncio.gather(*runs)
+asyncio.run(main())
+"""
+    caller = subprocess.Popen(
+        [sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, stdout=subprocess.PIPE
+    )
+    try:
+        assert caller.stdout is not None
+        if caller.stdout.readline() != b"running\n":
+            pytest.skip(f"no {tier} here")
+        below = psutil.Process(caller.pid).children(recursive=True)
+        assert len(below) >= 2 + 5
+        caller.kill()
+        assert still_running(below, within=1) == []
+        deadline = time.monotonic() + 2
+        while (
+            folders := glob.glob(f"{tempfile.gettempdir()}/sandbox-runner-{caller.pid}-*")
+        ) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert folders == []
+    finally:
+        caller.kill()
+        caller.wait()
+        caller.stdout.close()
+
+
+def test_many_runs_leave_no_descriptor_process_or_file(pool: SyncSandboxPool) -> None:
+    programs = [
+        "print(1)",
+        "1 / 0",
+        "import os\nos.abort()",
+        "while True: print('x' * 9999)",
+        "open('f', 'w').write('x')",
+    ]
+    for code in programs:
+        pool.run(code)
+    me, before = psutil.Process(), children()
+    server = server_of(pool)
+    opened, servers = me.num_fds(), server.num_fds()
+
+    async def all_of_them() -> None:
+        await asyncio.gather(*(pool.pool.run(programs[n % len(programs)], collect_files=["f"]) for n in range(150)))
+
+    pool.wait_for(all_of_them())
+    assert left_since(before, within=1) == []
+    assert me.num_fds() == opened
+    deadline = time.monotonic() + 2
+    while server.num_fds() > servers and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert server.num_fds() <= servers
+    assert glob.glob(f"{tempfile.gettempdir()}/sandbox-runner-{os.getpid()}-*/run-*") == []
+
+
+def test_closing_the_pool_ends_what_runs() -> None:
+    before = children()
+    with SyncSandboxPool(workers=2) as pool:
+        task = asyncio.run_coroutine_threadsafe(pool.pool.run(SLEEP), pool.loop)
+        time.sleep(0.3)
+    assert left_since(before, within=1) == []
+    assert task.result(timeout=1).status == "infra_error"
