@@ -79,7 +79,9 @@ class LiveRun:
         try:
             data, descriptors, _, _ = socket.recv_fds(self._channel, 1 << 16, 1)
         except BlockingIOError:
-            return
+            return None
+        except ConnectionResetError:  # a word of ours came too late to be read; what was said before can still be heard
+            return self._hear()
         except OSError:
             data, descriptors = b"", []
         kind = data[:1]
@@ -94,6 +96,7 @@ class LiveRun:
             self._end(Ending.decode(data))
         else:
             self.give_up("the worker process died")
+        return None
 
     def _set_timer(self) -> None:
         if self._timer:

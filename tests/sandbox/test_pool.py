@@ -105,6 +105,16 @@ def test_output_is_kept_up_to_the_cap(pool: SyncSandboxPool) -> None:
     assert (whole.status, len(whole.stdout), whole.truncated) == ("ok", 1000, False)
 
 
+def test_an_end_that_crosses_with_the_order_to_end_is_known(pool: SyncSandboxPool) -> None:
+    limits = dataclasses.replace(LIMITS, output_bytes=1000)
+
+    async def together() -> set[str]:
+        runs = (pool.pool.run("print('x' * 5000)", limits=limits) for _ in range(150))
+        return {result.status for result in await asyncio.gather(*runs)}
+
+    assert pool.wait_for(together()) == {"output_limit"}
+
+
 def test_a_program_of_the_system_runs_in_the_same_walls(zygote: SyncSandboxPool) -> None:
     result = zygote.execute(
         ["bash", "-c", "read x; echo $x; echo out > f; ls /tmp /home 2>&1; exit 3"], stdin="in\n", collect_files=["f"]
