@@ -15,6 +15,7 @@ RECIPE ?= scenarios/train/calculator.toml
 
 VENV := .venv
 PARITY := .venv-parity
+BENCH := .venv-bench
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 CPU_WHEELS := https://download.pytorch.org/whl/cpu
@@ -27,7 +28,7 @@ DEV_TORCH := $(TORCH)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart setup setup-dev parity-setup check test test-slow bench bench-presets bench-credit bench-soak bench-tools bench-hanging docs-tables clean
+.PHONY: help quickstart setup setup-dev parity-setup bench-setup check test test-slow bench bench-presets bench-credit bench-soak bench-turns bench-tools bench-hanging docs-tables clean
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -40,6 +41,8 @@ setup: $(VENV)/.setup
 setup-dev: $(VENV)/.setup-dev
 
 parity-setup: $(PARITY)/.setup
+
+bench-setup: $(BENCH)/.setup
 
 check: setup-dev
 	@$(BIN)/ruff check .
@@ -61,6 +64,9 @@ bench: setup-dev
 
 bench-soak: setup-dev
 	@$(BIN)/python benchmarks/soak_rollout.py
+
+bench-turns: setup-dev bench-setup
+	@$(BIN)/python benchmarks/b1_orchestration.py
 
 bench-tools: setup-dev parity-setup
 	@$(BIN)/python benchmarks/b2_tools.py
@@ -115,15 +121,27 @@ $(VENV)/.setup-dev: pyproject.toml | $(VENV)/.python
 	@$(PIP) install -q --no-deps $$($(BIN)/python -c '$(TEMPLATES)')
 	@touch $@ $(VENV)/.setup
 
-# verl and TRL stand in an environment of their own, which sees $(VENV)'s packages behind its own: verl's pins exclude the
-# transformers that agentrl uses, so nothing may ask for its dependencies, and $(VENV) is left as it is.
-PINS := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["parity"])
+# Peers stand in environments of their own, which see $(VENV)'s packages behind their own: their pins exclude what agentrl
+# uses, verl's its transformers, so nothing may ask for its dependencies, and $(VENV) is left as it is.
+PINS = import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["$(1)"])
 LAYER := import os, site, sys; site.addsitedir(os.path.join(os.path.dirname(sys.prefix), "$(VENV)", "lib", \
   "python%d.%d" % sys.version_info[:2], "site-packages"))
 
+# $(call layered,environment,extra): a new environment with the pins of an extra.
+define layered
+$(BIN)/python -m venv --clear --without-pip $(1)
+echo '$(LAYER)' > "$$($(1)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/layer.pth"
+$(1)/bin/python -m pip --disable-pip-version-check install -q --no-deps $$($(BIN)/python -c '$(call PINS,$(2))')
+endef
+
 $(PARITY)/.setup: pyproject.toml $(VENV)/.setup-dev
 	@echo "Installing verl and TRL into $(PARITY), to compare with: about half a minute ..."
-	@$(BIN)/python -m venv --clear --without-pip $(PARITY)
-	@echo '$(LAYER)' > "$$($(PARITY)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/layer.pth"
-	@$(PARITY)/bin/python -m pip --disable-pip-version-check install -q --no-deps $$($(BIN)/python -c '$(PINS)')
+	@$(call layered,$(PARITY),parity)
+	@touch $@
+
+$(BENCH)/.setup: pyproject.toml $(VENV)/.setup-dev
+	@echo "Installing verifiers and GEM into $(BENCH), to measure beside: about half a minute ..."
+	@$(call layered,$(BENCH),bench)
+	@$(BENCH)/bin/python -m pip --disable-pip-version-check install -q --no-deps --target $(BENCH)/classic \
+	  $$($(BIN)/python -c '$(call PINS,bench-classic)')
 	@touch $@

@@ -61,6 +61,7 @@ class Completion:
     logprobs: FloatArray  # [C] nats, under the distribution that was sampled from
     versions: IntArray  # [C] policy version that sampled each token; UNKNOWN_VERSION where nobody knows the weights
     finish_reason: Literal["stop", "length", "abort"]
+    queue_s: float | None = field(default=None, compare=False)  # wall seconds before it was begun; None: not told
 
     def __post_init__(self) -> None:
         _same_length("Completion", token_ids=self.token_ids, logprobs=self.logprobs, versions=self.versions)
@@ -111,6 +112,7 @@ class Turn:
     value: float | None = None  # return to be expected from this turn's state on, from fresh rollouts out of it
     rendered: Rendered = "exact"  # how its prompt came about
     engine_s: float = 0.0  # wall seconds from the request to the completion
+    queue_s: float | None = None  # of these, those before the engine began with it; None: it does not tell
     env_s: float = 0.0  # wall seconds of the environment's answer, its tools included
     tools: tuple[ToolUse, ...] = ()
 

@@ -36,6 +36,7 @@ from agentrl.render.tiny_tokenizer import train_tokenizer
 from agentrl.render.tokenizer import HFTokenizer
 from agentrl.rollout.envs import EnvPool
 from agentrl.rollout.episode import Job
+from agentrl.rollout.garbage import quiet_garbage
 from agentrl.rollout.play import play
 from agentrl.rollout.settings import RolloutSettings
 from agentrl.trajectory import Completion
@@ -142,7 +143,8 @@ def main() -> None:
         train_tokenizer([], 0, Path(folder) / "tokenizer")
         sizes = TinySettings(hidden=256, layers=4, heads=8, kv_heads=4, head_dim=32)
         make_tiny(sizes, Path(folder) / "tokenizer", Path(folder) / "model", seed=0, max_context=CONTEXT)
-        costs = asyncio.run(measure(Path(folder) / "model", 3 if options.quick else 7))
+        with quiet_garbage():  # as in training
+            costs = asyncio.run(measure(Path(folder) / "model", 3 if options.quick else 7))
     ours, raw = zip(*costs, strict=True)
     shares = sorted(b / a for a, b in costs)
     print(f"share of the bare engine's speed in each run: {', '.join(f'{share:.3f}' for share in shares)}")

@@ -39,8 +39,13 @@ def arguments(description: str) -> argparse.Namespace:
 def repeat(measure: Callable[[], float], times: int) -> tuple[float, float]:
     """Median and 95th percentile of several measurements, after one that does not count."""
     measure()
-    figures = sorted(measure() for _ in range(times))
-    return statistics.median(figures), figures[min(len(figures) - 1, round(0.95 * len(figures)))]
+    return spread([measure() for _ in range(times)])
+
+
+def spread(figures: Sequence[float]) -> tuple[float, float]:
+    """Median and 95th percentile."""
+    ordered = sorted(figures)
+    return statistics.median(ordered), ordered[min(len(ordered) - 1, round(0.95 * len(ordered)))]
 
 
 def show(title: str, rows: Sequence[Row], target: Path | None) -> None:

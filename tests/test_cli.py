@@ -134,6 +134,10 @@ def command(*argv: str) -> list[str]:
         (("eval", "suite.toml", "--policy", "x", "--engine", "hff"), "choose from"),
         (("eval", "suite.toml", "--policy", "x", "--parser", "herms"), "did you mean 'hermes'"),
         (("eval", "suite.toml", "--policy", "scripted:oracle", "--parser", "hermes"), "would ignore --parser"),
+        (("eval", "suite.toml", "--policy", "x", "--parser", "python_block:nope"), "Calculator has none of that name"),
+        (("train", "mine.toml", "--set", "policy.parser=python_block:nope"), "it has calculator: name one"),
+        (("train", "mine.toml", "--set", "policy.parser=python_block"), "'python_block:calculator'"),
+        (("train", "mine.toml", "--set", "policy.parser=python_block:calculator"), "which takes expression: name one"),
         (("list", "env"), "choose from"),
         (("check", "calculater"), "did you mean 'calculator'?"),
         (("check", "calculator", "--set", "dificulty=easy"), "difficulty"),
@@ -270,13 +274,16 @@ def test_eval_arguments_change_every_scenario(here: Path) -> None:
     assert adapt(load_suite("suite.toml"), unchanged) == load_suite("suite.toml")
 
 
-def test_eval_without_one_valid_episode_has_exit_code_1(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_eval_that_breaks_stops_and_keeps_what_was_played(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "broken.py").write_text(BROKEN_ENV)
-    (here / "suite.toml").write_text(SUITE.replace('"calculator"', '"broken.py:Broken"'))
-    assert main(["eval", "suite.toml", "--policy", "scripted:oracle"]) == 1
+    broken = SUITE.partition("\n\n")[2].replace('"calculator"', '"broken.py:Broken"').replace('"sums"', '"greetings"')
+    (here / "suite.toml").write_text(SUITE + broken)
+    assert main(["eval", "suite.toml", "--policy", "scripted:oracle", "--json", "r.json"]) == 1
     out, err = capsys.readouterr()
-    assert "failed_env" in out
-    assert err.splitlines()[-1].startswith("error: all 20 episodes failed, the first of them by: ")
+    assert "sums" in out
+    assert [s["name"] for s in json.loads((here / "r.json").read_text())["scenarios"]] == ["sums"]
+    told = "error: scenario 'greetings': 11 of 20 episodes failed, and rollout.max_failed_share = 0.5: failed_env x11: "
+    assert err.splitlines()[-1].startswith(told)
     assert "the world has ended" in err
 
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentrl.config import check_recipe, dump_recipe, load_recipe, read_recipe
+from agentrl.config import check_recipe, dump_recipe, load_recipe, read_recipe, resume_recipe
 from agentrl.config.overrides import apply_overrides, parse_override
 from agentrl.engine.settings import EngineSettings, OpenAISettings, ServerSettings, VllmSettings
 from agentrl.errors import ConfigError, UserError
@@ -383,3 +383,64 @@ def test_written_recipe_holds_every_setting_and_slots_beside_the_preset(recipe_f
     assert tree["objective"] == {"preset": "grpo"}
     assert tree["rollout"]["group_size"] == 8
     assert "max_turns" not in tree["rollout"]
+
+
+def saved_run(tmp_path: Path, *overrides: str) -> Path:
+    """The `config.toml` of a run, as it is written when it begins."""
+    begun = tmp_path / "begun.toml"
+    begun.write_text(SMALLEST)
+    saved = tmp_path / "config.toml"
+    saved.write_text(dump_recipe(load_recipe(begun, overrides)))
+    return saved
+
+
+def test_what_a_run_ignored_takes_todays_default_when_it_goes_on(tmp_path: Path) -> None:
+    """Defaults that have changed since: the file holds the old ones, and nobody has set them."""
+    saved = saved_run(tmp_path, "engine.max_batch=9", "train.steps=3")
+    old = {
+        "kv_cache_gib = 1.0": "kv_cache_gib = 0.75",
+        "health_every_s = 5.0": "health_every_s = 4.0",
+        'max_tokens_field = "max_completion_tokens"': 'max_tokens_field = "max_tokens"',
+        'stale = "drop"': 'stale = "keep"',
+        "value_lr = 0.1": "value_lr = 0.2",
+    }
+    text = saved.read_text()
+    for now, then in old.items():
+        assert text.count(now) == 1
+        text = text.replace(now, then)
+    saved.write_text(text)
+    recipe = resume_recipe(saved, ["train.steps=4"])
+    assert (recipe.engine, recipe.learner.value_lr) == (EngineSettings(max_batch=9), LearnerSettings().value_lr)
+    assert (recipe.train.steps, recipe.train.stale) == (4, "drop")
+
+
+def test_what_a_run_honoured_stays_and_is_refused_where_it_would_be_ignored(tmp_path: Path) -> None:
+    saved = saved_run(tmp_path, "engine.kind=vllm", "engine.vllm.kv_cache_gib=3", "objective.preset=ppo")
+    assert resume_recipe(saved).engine.vllm.kv_cache_gib == 3
+    with pytest.raises(ConfigError, match=r"engine.vllm.kv_cache_gib is set, but engine.kind is 'hf'"):
+        resume_recipe(saved, ["engine.kind=hf"])
+    with pytest.raises(ConfigError, match=r"engine.openai.retries is set"):
+        resume_recipe(saved, ["engine.openai.retries=1"])
+
+
+def test_of_servers_that_ran_already_defaults_of_started_ones_are_nobodys_choice(tmp_path: Path) -> None:
+    saved = saved_run(tmp_path, "engine.kind=vllm-server", 'engine.server.urls=["http://localhost:1"]')
+    saved.write_text(saved.read_text().replace("gpu_memory_utilization = 0.45", "gpu_memory_utilization = 0.4"))
+    assert resume_recipe(saved).engine.vllm == VllmSettings()
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("seed=1", "seed is 1, but the run that is gone on with was begun with 0"),
+        ("out=elsewhere", "out is 'elsewhere'"),
+        ("policy.tiny.hidden=96", "policy.tiny.hidden is 96, but the run that is gone on with was begun with 192"),
+        ("policy.tiny.merges=0", "begin another run"),
+    ],
+)
+def test_what_a_run_cannot_change_is_refused(tmp_path: Path, override: str, said: str) -> None:
+    saved = saved_run(tmp_path, "seed=0")
+    assert resume_recipe(saved, ["seed=0"]) == read_recipe(saved)
+    with pytest.raises(ConfigError) as caught:
+        resume_recipe(saved, [override])
+    assert said in str(caught.value)

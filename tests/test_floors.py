@@ -77,6 +77,7 @@ OUTSIDE = [
     ("agentrl.engine.server.launch", "huggingface_hub"),
     ("agentrl.engine.*", "numpy"),
     ("agentrl.rollout.*", "numpy pyarrow"),
+    ("agentrl.verify.worker", "math_verify"),
     ("agentrl.learner.*", "numpy torch transformers safetensors"),
     ("agentrl.train.plot", "matplotlib"),
     ("agentrl.train.board", "tensorboard"),
@@ -228,6 +229,7 @@ def circle(graph: dict[str, set[str]]) -> list[str]:
         "import runpy; sys.argv = ['agentrl', 'version']; runpy.run_module('agentrl', run_name='__main__')",
         "import agentrl.engine.settings, agentrl.learner.settings, agentrl.rollout.settings",
         "import agentrl.engine.vllm",
+        "import agentrl.verify as v; assert v.Verifier().verify_sync('24', '#### 24').correct",
         "import agentrl.objective.reward_side",
         "import agentrl.cli as cli; sys.exit(cli.main(['objective', 'explain', 'gigpo', '--against', 'grpo']))",
         "import agentrl.cli as cli; sys.exit(cli.main(['objective', 'explain', 'ppo', '--json', '-']))",
@@ -242,7 +244,7 @@ try:
     {code}
 except SystemExit as end:
     assert not end.code, end.code
-heavy = {{"torch", "vllm", "transformers", "tokenizers", "pyarrow", "gymnasium"}} & set(sys.modules)
+heavy = {{"torch", "vllm", "transformers", "tokenizers", "pyarrow", "gymnasium", "sympy"}} & set(sys.modules)
 print("loaded:", sorted(heavy))
 """
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

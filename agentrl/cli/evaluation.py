@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import sys
 from collections.abc import Sequence
@@ -15,16 +14,17 @@ from rich.console import Console
 from agentrl.cli import shipped
 from agentrl.cli.output import STDOUT, write_json
 from agentrl.cli.policy import Player, load_player
+from agentrl.cli.stopping import run_stoppable
 from agentrl.config.checks import check_ranges
 from agentrl.config.overrides import apply_overrides, parse_override
 from agentrl.config.typed import Origin, build, leaves
 from agentrl.engine.settings import EngineSettings
 from agentrl.env.registry import make
 from agentrl.env.tasks import TaskSource
-from agentrl.errors import ConfigError, RunStoppedError
+from agentrl.errors import ConfigError
 from agentrl.evaluate.evaluate import Progress, evaluate
 from agentrl.evaluate.report import print_report
-from agentrl.evaluate.result import SuiteResult
+from agentrl.evaluate.result import ScenarioResult, SuiteResult
 from agentrl.evaluate.suite import Scenario, Suite, load_suite
 from agentrl.rollout.garbage import quiet_garbage
 from agentrl.rollout.records import write_trajectories
@@ -51,21 +51,35 @@ def run(arguments: argparse.Namespace) -> int:
                 "--engine openai reads tool calls from the endpoint and would ignore --parser: leave it away"
             )
         suite = with_room(suite, settings.max_context)
-    player = load_player(arguments.policy, settings, seed=arguments.seed, parser=arguments.parser)
-    with make_display(sys.stderr) as display, quiet_garbage():
-        result = asyncio.run(_evaluate(suite, player, settings, arguments, display))
+    envs = [make(scenario.env, **scenario.settings) for scenario in suite.scenarios]
+    player = load_player(arguments.policy, settings, envs, seed=arguments.seed, parser=arguments.parser)
+    played: list[ScenarioResult] = []
+    try:
+        with make_display(sys.stderr) as display, quiet_garbage():
+            run_stoppable(_evaluate(suite, player, settings, arguments, display, played))
+    finally:
+        if played:  # where a later scenario stopped, those before it are kept
+            _tell(SuiteResult(suite.name, tuple(played)), arguments)
+    return 0
+
+
+def _tell(result: SuiteResult, arguments: argparse.Namespace) -> None:
     if arguments.out is not None:
         _save(result, arguments.out)
     if arguments.json != STDOUT:
         print_report(result, Console(highlight=False), policy=arguments.policy)
     write_json(arguments.json, result.to_dict())
-    _refuse_nothing(result)
-    return 0
 
 
 async def _evaluate(
-    suite: Suite, player: Player, settings: EngineSettings, arguments: argparse.Namespace, display: Display
-) -> SuiteResult:
+    suite: Suite,
+    player: Player,
+    settings: EngineSettings,
+    arguments: argparse.Namespace,
+    display: Display,
+    played: list[ScenarioResult],
+) -> None:
+    """Play the suite; each scenario's result is added to `played`."""
     limits = None
     if settings.kind == "openai":  # what waits for its turn at the endpoint must not miss a deadline
         waits_s = (settings.openai.retries + 1) * settings.openai.request_deadline_s
@@ -75,7 +89,7 @@ async def _evaluate(
     async with AsyncExitStack() as stack:
         stack.push_async_callback(player.engine.close)
         await player.engine.start()
-        return await evaluate(
+        await evaluate(
             suite,
             player.engine,
             player.renderer,
@@ -83,14 +97,8 @@ async def _evaluate(
             repeats=arguments.k,
             seed=arguments.seed,
             on_progress=_Reporter(display),
+            on_done=played.append,
         )
-
-
-def _refuse_nothing(result: SuiteResult) -> None:
-    """Where no episode at all was valid, nothing was evaluated: the machinery is broken."""
-    if result.success.n == 0:
-        errors = [error for scenario in result.scenarios for error in scenario.result.errors.values()]
-        raise RunStoppedError(f"all {result.episodes} episodes failed, the first of them by: {errors[0]}")
 
 
 class _Reporter:

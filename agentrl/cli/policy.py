@@ -9,17 +9,19 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from agentrl.config.checks import check_model_path
+from agentrl.config.checks import check_model_path, check_tools
 from agentrl.config.engines import check_sampler
 from agentrl.config.recipes import read_toml
 from agentrl.engine.base import Engine
 from agentrl.engine.scripted import ScriptedEngine
 from agentrl.engine.settings import EngineSettings
+from agentrl.env.base import Env
 from agentrl.errors import ConfigError, MissingDependencyError
-from agentrl.render.parsers import AUTO, HermesParser, make_parser
+from agentrl.render.parsers import AUTO, HermesParser
 from agentrl.render.renderer import Renderer
 from agentrl.render.tokenizer import ByteTokenizer, HFTokenizer
 
@@ -30,10 +32,13 @@ class Player:
     renderer: Renderer
 
 
-def load_player(policy: str, settings: EngineSettings, *, seed: int, parser: str | None = None) -> Player:
+def load_player(
+    policy: str, settings: EngineSettings, envs: Sequence[Env], *, seed: int, parser: str | None = None
+) -> Player:
     """Load the policy into the engine that `settings` names.
 
     Args:
+        envs: one of each kind that will be played.
         parser: as `policy.parser`; None: the run's own, or "auto" where `policy` is no run folder. A script writes
             calls in the Hermes form alone.
 
@@ -51,8 +56,8 @@ def load_player(policy: str, settings: EngineSettings, *, seed: int, parser: str
         raise MissingDependencyError("a model needs torch, which is not installed: pip install 'agentrl[train]'")
     check_sampler(settings)
     parser = parser or _parser(policy)
-    if parser != AUTO:
-        make_parser(parser)
+    for env in envs:
+        check_tools(parser, env)
     model = _model(policy)
     from agentrl.train.build import find_device, make_engine, make_renderer
     from agentrl.train.recipe import LaunchSettings

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import importlib.util
 import shutil
 import sys
@@ -13,7 +12,8 @@ import tomli_w
 
 from agentrl.cli import shipped
 from agentrl.cli.output import STDOUT, write_json
-from agentrl.config import dump_recipe, load_recipe
+from agentrl.cli.stopping import run_stoppable
+from agentrl.config import dump_recipe, load_recipe, resume_recipe
 from agentrl.errors import ConfigError, MissingDependencyError, UserError
 from agentrl.train.display import make_display
 from agentrl.train.recipe import Recipe
@@ -63,7 +63,8 @@ def _resolve(arguments: argparse.Namespace) -> Recipe:
         overrides.append(f"seed={arguments.seed}")
     if arguments.out is not None:
         overrides.append(tomli_w.dumps({"out": arguments.out}).strip())
-    return load_recipe(_recipe_path(arguments), overrides)
+    read = load_recipe if arguments.resume is None else resume_recipe
+    return read(_recipe_path(arguments), overrides)
 
 
 def _recipe_path(arguments: argparse.Namespace) -> Path:
@@ -83,7 +84,7 @@ def _train(recipe: Recipe, folder: Path, json: str | None) -> None:
     from agentrl.train.loop import train
 
     with make_display(sys.stderr if json == STDOUT else sys.stdout) as display:
-        summary = asyncio.run(train(recipe, folder, display=display))
+        summary = run_stoppable(train(recipe, folder, display=display))
     write_json(json, summary)
     if recipe.train.steps:
         _draw(folder, json)

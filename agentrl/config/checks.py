@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from agentrl.config.engines import check_engine, first_changed
+from agentrl.env.base import Env
 from agentrl.env.registry import make
 from agentrl.errors import ConfigError
 from agentrl.learner.settings import LearnerSettings, PolicySettings, TinySettings
 from agentrl.objective.loading import load_spec
-from agentrl.render.parsers import AUTO, make_parser
+from agentrl.render.parsers import AUTO, PythonBlockParser, make_parser
 from agentrl.train.recipe import Recipe
 
 _MAY_BE_ZERO = frozenset(
@@ -70,7 +71,14 @@ def check_recipe(recipe: Recipe) -> None:
     _check_limits(recipe)
     _check_device(recipe.launch.device)
     _check_objective(recipe)
-    make(recipe.env.id, **recipe.env.settings)
+    check_tools(recipe.policy.parser, make(recipe.env.id, **recipe.env.settings))
+
+
+def check_tools(parser: str, env: Env) -> None:
+    """The environment has the tool that the parser calls, where that is one of its own choice."""
+    made = None if parser == AUTO else make_parser(parser)
+    if isinstance(made, PythonBlockParser):
+        made.check(env.tool_schemas, type(env).__name__)
 
 
 def check_ranges(settings: Any, table: str = "") -> None:

@@ -13,15 +13,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from agentrl.engine.settings import EngineSettings, OpenAISettings, ServerSettings, VllmSettings
+from agentrl.engine.settings import EngineSettings, OpenAISettings
 from agentrl.errors import ConfigError, MissingDependencyError, UnknownNameError
 
 TRAINED_ENGINES = ("hf", "vllm", "vllm-server")
 MODEL_ENGINES = (*TRAINED_ENGINES, "openai")  # all that sample a model
 
 _HERE = frozenset({"localhost", "127.0.0.1", "::1"})
-_OF_STARTED_SERVERS = ("python", "count", "gpus", "arguments")
-_OF_STARTED_VLLM = ("kv_cache_gib", "gpu_memory_utilization", "enforce_eager")
+_HONOURED_BY = {"vllm": ("vllm", "vllm-server"), "server": ("vllm-server",), "openai": ("openai",)}  # table -> kinds
+_OF_STARTED = {  # what only the start of servers can honour
+    "server": ("python", "count", "gpus", "arguments"),
+    "vllm": ("kv_cache_gib", "gpu_memory_utilization", "enforce_eager"),
+}
 
 
 def check_engine(engine: EngineSettings) -> None:
@@ -44,9 +47,8 @@ def check_sampler(engine: EngineSettings) -> None:
     """The engine samples a model, is installed, and honours what is set."""
     if engine.kind not in MODEL_ENGINES:
         raise UnknownNameError("engine", engine.kind, TRAINED_ENGINES, hint="Set engine.kind.")
-    _refuse_ignored(engine, "vllm", VllmSettings(), ("vllm", "vllm-server"))
-    _refuse_ignored(engine, "server", ServerSettings(), ("vllm-server",))
-    _refuse_ignored(engine, "openai", OpenAISettings(), ("openai",))
+    for table, kinds in _HONOURED_BY.items():
+        _refuse_ignored(engine, table, kinds)
     if engine.kind == "vllm":
         require_vllm()
     if engine.kind == "vllm-server":
@@ -80,8 +82,17 @@ def first_changed(settings: Any, defaults: Any) -> str | None:
     return next(changed, None)
 
 
-def _refuse_ignored(engine: EngineSettings, table: str, defaults: Any, kinds: tuple[str, ...]) -> None:
-    changed = first_changed(getattr(engine, table), defaults)
+def ignored_engine_settings(engine: EngineSettings) -> list[str]:
+    """Tables and settings of `[engine]` that its kind has no use for, and that `check_sampler` refuses to be set."""
+    tables = [table for table, kinds in _HONOURED_BY.items() if engine.kind not in kinds]
+    if engine.kind != "vllm-server" or not engine.server.urls:
+        return tables
+    of_started = [f"{table}.{name}" for table, names in _OF_STARTED.items() for name in names]
+    return [*tables, *of_started]
+
+
+def _refuse_ignored(engine: EngineSettings, table: str, kinds: tuple[str, ...]) -> None:
+    changed = first_changed(getattr(engine, table), getattr(EngineSettings(), table))
     if changed is not None and engine.kind not in kinds:
         raise ConfigError(
             f"engine.{table}.{changed} is set, but engine.kind is {engine.kind!r} and would ignore it: "
@@ -135,12 +146,10 @@ def _check_running(engine: EngineSettings) -> None:
                 f"engine.server.urls holds {url!r}, which may be another machine: set engine.server.weights_folder to "
                 "a folder that it sees by the same path, for pushed weights"
             )
-    for table, defaults, names in (
-        ("server", ServerSettings(), _OF_STARTED_SERVERS),
-        ("vllm", VllmSettings(), _OF_STARTED_VLLM),
-    ):
+    for table, names in _OF_STARTED.items():
+        settings, defaults = getattr(engine, table), getattr(EngineSettings(), table)
         for name in names:
-            if getattr(getattr(engine, table), name) != getattr(defaults, name):
+            if getattr(settings, name) != getattr(defaults, name):
                 raise ConfigError(
                     f"engine.{table}.{name} is set, but engine.server.urls names servers that run already and would "
                     "ignore it: remove one of the two"

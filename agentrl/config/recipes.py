@@ -35,8 +35,13 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe and check its keys and types only: nothing is asked of this machine."""
+    return recipe_of(read_toml(path), path, overrides)
+
+
+def recipe_of(table: Mapping[str, Any], path: str | Path, overrides: Sequence[str]) -> Recipe:
+    """The recipe that stands in a table, which came from `path`, with the overrides set."""
     parsed = [parse_override(text) for text in overrides]
-    tree = apply_overrides(read_toml(path), parsed)
+    tree = apply_overrides(table, parsed)
     origin = Origin(str(path), parsed, [setting for setting in leaves(Recipe) if "overrides" not in setting])
     if isinstance(tree.get("objective"), Mapping):
         tree["objective"] = _slots_apart(tree["objective"], origin)

@@ -33,6 +33,7 @@ class Request:
     sampling: Sampling
     episode_id: str  # unique per running episode; an engine may keep its prefix between turns
     context: object = None  # what a scripted policy looks at; engines that sample never read it
+    sampler: int | None = None  # which of the engine's samplers is to answer, if it can; None: any
 
 
 class WeightSource(Protocol):
@@ -59,6 +60,11 @@ class Engine(Protocol):
     @property
     def max_context(self) -> int:
         """Most tokens (prompt and completion together) that one request may have."""
+        ...
+
+    @property
+    def samplers(self) -> int:
+        """How many samplers, each with weights of its own, stand behind it; `Request.sampler` counts them from 0."""
         ...
 
     @property

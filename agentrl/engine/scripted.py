@@ -102,6 +102,10 @@ class ScriptedEngine:
         return self._max_context
 
     @property
+    def samplers(self) -> int:
+        return 1
+
+    @property
     def broken(self) -> str | None:
         return None
 

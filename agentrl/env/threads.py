@@ -17,7 +17,8 @@ import os
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import Enum, auto
 from queue import SimpleQueue
@@ -27,6 +28,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _MANY = 100  # hung calls that are warned about
+
+_given_up: ContextVar[list[_Job] | None] = ContextVar("given_up", default=None)
 
 Outcome = tuple[Any, BaseException | None]  # a call's value, or what it raised
 
@@ -94,6 +97,8 @@ class Threads:
             value, error = await job.future
         except (asyncio.CancelledError, GeneratorExit):
             self._abandon(job)
+            if job.state is _State.ABANDONED and (noted := _given_up.get()) is not None:
+                noted.append(job)
             raise
         if error is not None:
             raise error
@@ -166,16 +171,21 @@ class Threads:
         """From now on the call can be asked to end; False if nobody waits for it by now."""
         with self._lock:
             if job.state is _State.ABANDONED:
-                self._hung -= 1
+                self._end_hung(job)
                 return False
             job.thread = threading.get_ident()
             return True
+
+    def _end_hung(self, job: _Job) -> None:
+        """A call that nobody waited for has ended. The lock is held."""
+        self._hung -= 1
+        job.state = _State.DONE
 
     def _finish(self, job: _Job, inbox: SimpleQueue[_Job]) -> bool:
         """Free the job's place; False if it was given away already."""
         with self._lock:
             if job.state is _State.ABANDONED:
-                self._hung -= 1
+                self._end_hung(job)
                 return False
             job.state = _State.DONE
             if self._waiting:
@@ -186,6 +196,17 @@ class Threads:
                 self._running -= 1
                 self._idle.append(inbox)
             return True
+
+
+@contextlib.contextmanager
+def noting_hung() -> Iterator[Callable[[], bool]]:
+    """Give a function that says whether a call of this block, or of a task begun in it, was given up and still runs."""
+    jobs: list[_Job] = []
+    token = _given_up.set(jobs)
+    try:
+        yield lambda: any(job.state is _State.ABANDONED for job in jobs)
+    finally:
+        _given_up.reset(token)
 
 
 def _raise_in(thread: int, error: type[BaseException]) -> None:

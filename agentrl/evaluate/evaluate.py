@@ -16,11 +16,12 @@ from agentrl.env.calling import invoke
 from agentrl.env.registry import make
 from agentrl.env.task import Task
 from agentrl.env.tasks import TaskSource
-from agentrl.errors import ConfigError
+from agentrl.errors import ConfigError, RunStoppedError
 from agentrl.evaluate.result import EvaluationResult, ScenarioResult, SuiteResult, summarise
 from agentrl.evaluate.suite import Scenario, Suite
 from agentrl.render.renderer import Renderer
 from agentrl.rollout.episode import Job
+from agentrl.rollout.failures import FailureWatch, scored
 from agentrl.rollout.play import Recover, play
 from agentrl.rollout.settings import RolloutSettings
 from agentrl.seeds import derive_seed
@@ -49,6 +50,7 @@ async def evaluate(
     repeats: int | None = None,
     seed: int = 0,
     on_progress: OnProgress | None = None,
+    on_done: Callable[[ScenarioResult], None] | None = None,
 ) -> SuiteResult:
     """Play every scenario of a suite, one after the other.
 
@@ -56,17 +58,25 @@ async def evaluate(
         rollout: concurrency, deadlines, and the limits that a scenario leaves open; a scenario sets the temperature.
         repeats: attempts at each task, in place of the scenarios' own.
         seed: of the sampling, beside each scenario's. The tasks do not depend on it.
+        on_done: told of each scenario's result as soon as it has been played.
 
     Raises:
+        RunStoppedError: too many episodes of a scenario failed: `rollout.max_failed_share`, as in training.
         UnknownNameError: a scenario's environment is not there.
         ConfigError: its settings or its number of tasks do not fit it.
         DataError: its data or split is missing.
     """
     rollout = rollout or RolloutSettings()
-    results = [
-        await _evaluate_scenario(scenario, engine, renderer, rollout, repeats or scenario.repeats, seed, on_progress)
-        for scenario in suite.scenarios
-    ]
+    results = []
+    for scenario in suite.scenarios:
+        times = repeats or scenario.repeats
+        try:
+            found = await _evaluate_scenario(scenario, engine, renderer, rollout, times, seed, on_progress)
+        except RunStoppedError as error:
+            raise RunStoppedError(f"scenario {scenario.name!r}: {error}") from error
+        results.append(found)
+        if on_done is not None:
+            on_done(found)
     return SuiteResult(suite.name, tuple(results))
 
 
@@ -88,17 +98,28 @@ async def evaluate_tasks(
 
     Args:
         make_env: makes an environment; called once for each episode running at the same time.
-        settings: concurrency, deadlines and limits; its temperature is not used.
+        settings: concurrency, deadlines, limits and the share that may fail; its temperature is not used.
         temperature: of the sampling; 0 is greedy.
         pass_threshold: an episode succeeded where its outcome rewards sum to at least this.
         recover: awaited before an episode that the engine failed is played anew.
         on_done: told of each trajectory as soon as it is sealed.
+
+    Raises:
+        RunStoppedError: more than `settings.max_failed_share` of the episodes failed or could not be played; at once.
     """
     jobs = [
         Job(task, f"eval{index}", derive_seed(seed, "evaluate", task.id, attempt))
         for index, task in enumerate(tasks)
         for attempt in range(repeats)
     ]
+    watch = FailureWatch(settings.max_failed_share)
+    watch.expect(len(jobs))
+
+    def seal(trajectory: Trajectory) -> None:
+        if on_done is not None:
+            on_done(trajectory)
+        watch.saw(trajectory)
+
     played = await play(
         jobs,
         make_env=make_env,
@@ -106,7 +127,7 @@ async def evaluate_tasks(
         renderer=renderer,
         settings=replace(settings, temperature=temperature),
         recover=recover,
-        on_done=on_done,
+        on_done=seal,
     )
     trajectories = [each.trajectory for each in played]
     per_task = [trajectories[start : start + repeats] for start in range(0, len(trajectories), repeats)]
@@ -188,7 +209,7 @@ def _counter(scenario: str, total: int, on_progress: OnProgress | None) -> Calla
     def count(trajectory: Trajectory) -> None:
         nonlocal done, failed
         done += 1
-        failed += trajectory.outcome.failed
+        failed += not scored(trajectory)
         on_progress(Progress(scenario, done, total, failed))
 
     return count

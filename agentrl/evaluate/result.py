@@ -1,7 +1,8 @@
 """What an evaluation found.
 
 What comes in: the trajectories of each task. What goes out: frozen results with intervals, as values or as JSON.
-Failed and cancelled episodes have no reward: they are counted apart and stand in no rate, mean or interval. Knows no
+Failed and cancelled episodes have no reward, and unplayed ones (the prompt did not fit, or time was over before the
+policy had spoken) say nothing of the policy: they are counted apart and stand in no rate, mean or interval. Knows no
 engine.
 """
 
@@ -21,7 +22,10 @@ from agentrl.evaluate.statistics import (
     pass_at_k_interval,
     success_interval,
 )
+from agentrl.rollout.failures import scored
 from agentrl.trajectory import Trajectory, succeeded
+
+UNPLAYED = "unplayed"  # stands for the outcome where the policy never spoke and no machinery broke
 
 _ROUNDING = 1e-9  # ten parts of 0.1 must reach a threshold of 1
 
@@ -34,11 +38,11 @@ class EvaluationResult:
     reward: Interval
     pass_at: Mapping[int, Interval]  # k -> P(one of k attempts succeeds), for k = the repeats where there are several
     episodes: int  # played, the failed ones included
-    failed: int  # machinery broke, or cancelled, and the retries were used up
+    failed: int  # machinery broke, or cancelled, and the retries were used up; or unplayed
     retried: Mapping[str, int]  # attempts that failed and were played anew, by outcome; not among the episodes
     truncated: int
-    outcomes: Mapping[str, int]  # every outcome that came up, failed ones included
-    errors: Mapping[str, str]  # one error's text for each failed outcome
+    outcomes: Mapping[str, int]  # every outcome that came up, failed ones and "unplayed" included
+    errors: Mapping[str, str]  # one error's text for each failed outcome and for "unplayed"
     turns: float  # mean a valid episode, as are the next three
     tokens: float
     action_tokens: float
@@ -144,7 +148,7 @@ def summarise(
         pass_threshold: an episode succeeded where its outcome rewards sum to at least this.
     """
     played = [t for attempts in per_task for t in attempts]
-    valid_by_task = [[t for t in attempts if t.reward is not None] for attempts in per_task]
+    valid_by_task = [[t for t in attempts if scored(t)] for attempts in per_task]
     valid = [t for attempts in valid_by_task for t in attempts]
     successes = tuple(tuple(succeeded(t, pass_threshold) for t in attempts) for attempts in valid_by_task)
     rewards = tuple(tuple(t.reward for t in attempts if t.reward is not None) for attempts in valid_by_task)
@@ -157,7 +161,7 @@ def summarise(
         failed=len(played) - len(valid),
         retried=_sorted_counts(t.outcome.value for t in retried),
         truncated=sum(t.outcome.truncated for t in valid),
-        outcomes=_sorted_counts(t.outcome.value for t in played),
+        outcomes=_sorted_counts(map(_ended, played)),
         errors=_errors([*played, *retried]),
         turns=_mean(len(t.turns) for t in valid),
         tokens=_mean(t.n_tokens for t in valid),
@@ -187,9 +191,13 @@ def _metrics(valid: Sequence[Trajectory]) -> dict[str, float]:
 def _errors(played: Iterable[Trajectory]) -> dict[str, str]:
     found: dict[str, str] = {}
     for trajectory in played:
-        if trajectory.outcome.failed:
-            found.setdefault(trajectory.outcome.value, trajectory.error or "")
+        if not scored(trajectory):
+            found.setdefault(_ended(trajectory), trajectory.error or "")
     return found
+
+
+def _ended(trajectory: Trajectory) -> str:
+    return trajectory.outcome.value if trajectory.turns or trajectory.outcome.failed else UNPLAYED
 
 
 def _sorted_counts(outcomes: Iterable[str]) -> dict[str, int]:

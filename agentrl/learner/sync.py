@@ -39,7 +39,7 @@ class ModelWeights:
 
 
 class Sync:
-    """Pushes weights and checks them.
+    """Pushes weights and checks them, on every sampler that the engine has.
 
     Args:
         probes: prompts [P] each, in the policy's tokens.
@@ -70,11 +70,14 @@ class Sync:
         await self._engine.update_weights(self._weights, version)
         if self._engine.version != version:
             raise SyncError(f"version {version} was pushed and the engine says it has version {self._engine.version}")
-        completions = await asyncio.gather(*(self._sample(i, probe, version) for i, probe in enumerate(self._probes)))
-        gaps = [self._gap(probe, done, version) for probe, done in zip(self._probes, completions, strict=True)]
+        samplers = self._engine.samplers  # each has weights of its own, so each is asked at least once
+        probes = [self._probes[i % len(self._probes)] for i in range(max(len(self._probes), samplers))]
+        asked = (self._sample(i, probe, version, i % samplers) for i, probe in enumerate(probes))
+        completions = await asyncio.gather(*asked)
+        gaps = [self._gap(probe, done, version) for probe, done in zip(probes, completions, strict=True)]
         return max(gaps)
 
-    async def _sample(self, index: int, probe: IntArray, version: int) -> Completion:
+    async def _sample(self, index: int, probe: IntArray, version: int, sampler: int) -> Completion:
         sampling = Sampling(
             max_tokens=self._probe_tokens,
             stop_ids=(),
@@ -83,7 +86,7 @@ class Sync:
         )
         episode_id = f"canary/{version}/{index}"
         try:
-            return await self._engine.complete(Request(probe, sampling, episode_id))
+            return await self._engine.complete(Request(probe, sampling, episode_id, sampler=sampler))
         finally:
             self._engine.release(episode_id)
 

@@ -106,7 +106,7 @@ class Chat:
             return self._kept("bridged", sampled, action, answer)
         if ids is None or rule.cue is None:
             return None if ids is None else self._kept("bridged", sampled, action, answer)
-        cue = self._renderer.tokenizer.encode(rule.cue)
+        cue = self._renderer.cue(rule.cue)
         end = self._renderer.end_id(action)
         try:
             at = ids.index(end, len(cue) - cue[::-1].index(end) if end in cue else 0)

@@ -48,6 +48,7 @@ class Renderer:
         names = dict.fromkeys(name for ending in endings for name in (ending.stop, ending.token))
         own = [tokenizer.special_ids[name] for name in names if any(name == ending.stop for ending in endings)]
         self.stop_ids: tuple[int, ...] = tuple(dict.fromkeys((*own, *tokenizer.eos_ids)))
+        self._cues: dict[str, list[int]] = {}
         self._opened = self._find_opened()
         self._shows_results = self._find_shows_results()
         self.no_tools = (self.template.no_tools or why_no_calls(self)) if parser.in_templates else None
@@ -115,6 +116,12 @@ class Renderer:
     def stop_id(self, action: AssistantMessage) -> int:
         """The special token with which the policy ends this action."""
         return self.tokenizer.special_ids[self.template.ending(action).stop]
+
+    def cue(self, text: str) -> list[int]:
+        """Ids of the cue to speak with which a rule goes on."""
+        if text not in self._cues:
+            self._cues[text] = self.tokenizer.encode(text)
+        return self._cues[text]
 
     def continued(self, rule: Rule, tools: bool, new: Sequence[Message]) -> list[int] | None:
         """Ids of new messages after the stand-ins of `rule`, from the cue before them on to the cue after them.

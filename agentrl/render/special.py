@@ -26,11 +26,18 @@ class SpecialStrings:
 
     def found_in(self, value: Any) -> bool:
         """Whether a string inside `value` (nested lists and dicts, keys included) holds a special string."""
-        if isinstance(value, str):
-            return self._search(value) is not None
-        if isinstance(value, Mapping):
-            return any(self.found_in(k) or self.found_in(v) for k, v in value.items())
-        return isinstance(value, list | tuple) and any(map(self.found_in, value))
+        search, left = self._search, [value]
+        while left:  # runs on every turn: no recursion, and the plain types first
+            item = left.pop()
+            if type(item) is str or isinstance(item, str):
+                if search(item):
+                    return True
+            elif type(item) is dict or isinstance(item, Mapping):
+                left += item
+                left += item.values()
+            elif type(item) is list or isinstance(item, list | tuple):
+                left += item
+        return False
 
     def all_in(self, text: str) -> list[str]:
         """Every special string in `text`, in order, the longest where several begin."""

@@ -178,7 +178,7 @@ def chatml_source() -> str:
 @cache
 def _chatml() -> jinja2.Template:
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, autoescape=False)
-    environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)  # jinja2's own escapes HTML
+    environment.filters["tojson"] = json.JSONEncoder(ensure_ascii=False).encode  # jinja2's own escapes HTML
     return environment.from_string(chatml_source())
 
 

@@ -1,7 +1,7 @@
 """Environments between episodes.
 
 What comes in: a way to make environments. What goes out: one for each episode that runs, used again afterwards unless
-its episode failed or was cut off. Knows no engine and no task.
+its episode failed or was cut off, or left a call behind that still runs in it. Knows no engine and no task.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _CLOSE_DEADLINE_S = 10.0
 
 
 class EnvPool:
-    """Environments between episodes. One that failed is closed and never used again."""
+    """Environments between episodes. One that is not healthy is closed and never used again."""
 
     def __init__(self, make_env: Callable[[], Env]) -> None:
         self._make_env = make_env

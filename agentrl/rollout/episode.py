@@ -35,6 +35,7 @@ from agentrl.errors import (
 from agentrl.messages import AssistantMessage, Message, ToolCall, dump
 from agentrl.render.chat import Chat
 from agentrl.render.renderer import Renderer
+from agentrl.rollout.deadlines import Deadlines
 from agentrl.rollout.recorder import Recorder
 from agentrl.rollout.settings import RolloutSettings
 from agentrl.rollout.turnstile import Turnstile
@@ -115,6 +116,7 @@ class _Episode:
         self.stream = Recorder()
         self.messages: list[Message] = []
         self.chat: Chat
+        self.deadlines: Deadlines
         self.metrics: Mapping[str, float] = {}
         self.calls: list[ToolCall] = []  # of all actions
         self.rng = random.Random(job.seed)
@@ -132,10 +134,12 @@ class _Episode:
         self.max_tokens = min(settings.max_tokens_per_episode, engine.max_context)
 
     async def play(self) -> _End:
+        self.deadlines = Deadlines(self.settings.episode_deadline_s, self.settings.turn_deadline_s)
         try:
-            async with asyncio.timeout(self.settings.episode_deadline_s):
-                return await self._play()
-        except TimeoutError:
+            return await self._play()
+        except asyncio.CancelledError:
+            if not self.deadlines.ended():
+                raise
             if self.waits_for != "complete":  # the environment is still at it: it cannot be asked what is due
                 limit = self.settings.episode_deadline_s
                 raise EnvFailure(f"{self.waits_for} had not returned when the episode's {limit} s were over") from None
@@ -143,6 +147,8 @@ class _Episode:
                 limit = self.settings.episode_deadline_s
                 return _End(Outcome.TRUNCATED_TIME, f"the episode's {limit} s were over before the policy had spoken")
             return await self._cut(Outcome.TRUNCATED_TIME, None)
+        finally:
+            self.deadlines.close()
 
     async def _play(self) -> _End:
         state_id = await self._reset()
@@ -150,7 +156,8 @@ class _Episode:
             return _End(
                 Outcome.TRUNCATED_TOKENS,
                 f"the prompt has {len(self.stream)} tokens and leaves no room in {self.max_tokens}: raise "
-                "rollout.max_tokens_per_episode and engine.max_context",
+                "rollout.max_tokens_per_episode (in a suite the scenario's max_tokens_per_episode) and "
+                "engine.max_context",
             )
         while True:
             room = self.max_tokens - len(self.stream)
@@ -230,25 +237,27 @@ class _Episode:
     async def _boundary(self, verb: str, call: Awaitable[T], failure: type[BoundaryError]) -> T:
         """Await `call` under the turn's deadline; whatever breaks in it is a failure of that boundary."""
         self.waits_for = verb
-        limit = asyncio.timeout(self.settings.turn_deadline_s)
+        self.deadlines.wait()
+        late = False
         try:
-            async with limit:
+            try:
                 value = await call
-        except (BoundaryError, UserError):
+            finally:
+                late = self.deadlines.waited()
+        except (BoundaryError, UserError, KeyboardInterrupt, GeneratorExit):
             raise
-        except TimeoutError as error:
-            if limit.expired():
+        except (asyncio.CancelledError, TimeoutError) as error:
+            if late:
                 raise failure(f"{verb} did not return within {self.settings.turn_deadline_s} s") from error
-            raise failure(f"{verb}: TimeoutError: {error}") from error
-        except asyncio.CancelledError as error:
+            if isinstance(error, TimeoutError):
+                raise failure(f"{verb}: TimeoutError: {error}") from error
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
             raise failure(f"{verb} of {type(self.env).__name__} cancelled itself") from error
-        except (KeyboardInterrupt, GeneratorExit):
-            raise
         except BaseException as error:  # a boundary: whatever an author's code raises is a failed episode
             raise failure(f"{verb} of {type(self.env).__name__}: {described(error)}") from error
+        self.deadlines.insist()
         await self.turnstile()
         return value
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from agentrl.errors import RunStoppedError
 from agentrl.rollout.settings import RetrySettings
@@ -57,31 +57,20 @@ class FailureWatch:
         Raises:
             RunStoppedError: names each way to fail, how often it came up, and one error's text.
         """
-        if _broke(trajectory):
-            self._failed.append(trajectory)
-            _check(self._failed, self._episodes, self._max_share)
+        if scored(trajectory):
+            return
+        self._failed.append(trajectory)
+        if len(self._failed) <= self._max_share * self._episodes:
+            return
+        counts = Counter(t.outcome for t in self._failed)
+        examples = {outcome: next(t.error for t in self._failed if t.outcome is outcome) for outcome in counts}
+        told = "; ".join(f"{outcome.value} x{n}: {examples[outcome]}" for outcome, n in counts.most_common())
+        raise RunStoppedError(
+            f"{len(self._failed)} of {self._episodes} episodes failed, and rollout.max_failed_share = "
+            f"{self._max_share}: {told}"
+        )
 
 
-def check_failures(trajectories: Sequence[Trajectory], max_share: float) -> None:
-    """Stop a run whose episodes fail, or end before the policy could say anything.
-
-    Raises:
-        RunStoppedError: names each way to fail, how often it came up, and one error's text.
-    """
-    _check([trajectory for trajectory in trajectories if _broke(trajectory)], len(trajectories), max_share)
-
-
-def _check(failed: Sequence[Trajectory], episodes: int, max_share: float) -> None:
-    if len(failed) <= max_share * episodes:
-        return
-    counts = Counter(t.outcome for t in failed)
-    examples = {outcome: next(t.error for t in failed if t.outcome is outcome) for outcome in counts}
-    told = "; ".join(f"{outcome.value} x{n}: {examples[outcome]}" for outcome, n in counts.most_common())
-    raise RunStoppedError(
-        f"{len(failed)} of {episodes} episodes failed, and rollout.max_failed_share = {max_share}: {told}"
-    )
-
-
-def _broke(trajectory: Trajectory) -> bool:
-    """Whether it failed, or ended before the policy could say anything."""
-    return trajectory.outcome.failed or not trajectory.turns
+def scored(trajectory: Trajectory) -> bool:
+    """Whether it says anything of the policy: it did not fail, nor end before the policy could speak."""
+    return trajectory.reward is not None and bool(trajectory.turns)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
 
 import numpy as np
 
 SLEEP_S = 0.01
+_WORTH_SAYING_S = 0.5
 _KEPT = 10_000  # measurements; the latest
 
 
@@ -52,3 +53,24 @@ class LoopLag:
             before = time.perf_counter()
             await asyncio.sleep(SLEEP_S)
             self._late_s.append(time.perf_counter() - before - SLEEP_S)
+
+
+class LagWarning:
+    """Says once that something computes in the event loop while episodes run.
+
+    Args:
+        note: told it.
+    """
+
+    def __init__(self, note: Callable[[str], None]) -> None:
+        self._note: Callable[[str], None] | None = note
+
+    def look(self, lag_s: float) -> None:
+        """At a step's lag, 99th percentile."""
+        if lag_s <= _WORTH_SAYING_S or self._note is None:
+            return
+        self._note(
+            f"the event loop is late by {lag_s:.2f} s (99th percentile): something computes in it and delays every "
+            "episode. A tool, reward, step or reset that computes is better a plain def, which runs in a thread"
+        )
+        self._note = None

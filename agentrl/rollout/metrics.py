@@ -20,12 +20,14 @@ def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
 
     Returns:
         time/engine_s, time/env_s: mean seconds a turn waited for the policy and for the environment, and their 95th
-        percentiles _p95_s; of each tool tool/<name>/calls, tool/<name>/errors (a share), time/tool/<name>_s and _p95_s.
+        percentiles _p95_s; time/queue_s, _p95_s: of the former, those before the engine began with it, where it tells;
+        of each tool tool/<name>/calls, tool/<name>/errors (a share), time/tool/<name>_s and _p95_s.
     """
     turns = [turn for group in groups for t in group.played for turn in t.turns]
     out: dict[str, float] = {}
-    for name in ("engine_s", "env_s"):
-        seconds = np.array([getattr(turn, name) for turn in turns])
+    for name in ("engine_s", "queue_s", "env_s"):
+        told = (getattr(turn, name) for turn in turns)
+        seconds = np.array([value for value in told if value is not None])
         if len(seconds):
             out |= _times(name.removesuffix("_s"), seconds)
     return out | _tools([use for turn in turns for use in turn.tools])

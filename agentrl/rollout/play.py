@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from agentrl.engine.base import Engine
 from agentrl.env.base import Env
+from agentrl.env.threads import noting_hung
 from agentrl.errors import BoundaryError
 from agentrl.render.renderer import Renderer
 from agentrl.rollout.envs import EnvPool, env_pool
@@ -83,16 +84,17 @@ class Player:
             return failed_trajectory(job, error)
         healthy = False
         try:
-            trajectory = await run_episode(
-                job,
-                env,
-                self._engine,
-                self._renderer,
-                self._settings,
-                episode_id=f"{job.group_id}/{next(_episode_numbers)}",
-                turnstile=self._turnstile,
-            )
-            healthy = not trajectory.outcome.failed
+            with noting_hung() as hung:
+                trajectory = await run_episode(
+                    job,
+                    env,
+                    self._engine,
+                    self._renderer,
+                    self._settings,
+                    episode_id=f"{job.group_id}/{next(_episode_numbers)}",
+                    turnstile=self._turnstile,
+                )
+                healthy = not trajectory.outcome.failed and not hung()
             return trajectory
         finally:
             await self._envs.give(env, healthy=healthy)

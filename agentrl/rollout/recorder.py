@@ -69,6 +69,7 @@ class Recorder:
                 finish_reason=completion.finish_reason,
                 rendered=self.rendered,
                 engine_s=engine_s,
+                queue_s=completion.queue_s,
             )
         )
 

@@ -140,6 +140,7 @@ def _turns(pa: Any, rows: Sequence[Sequence[Turn]]) -> Any:
         "rendered": _strings(pa, [turn.rendered for turn in flat]),
         "rewards": _maps(pa, [turn.rewards for turn in flat], pa.float64()),
         "engine_s": pa.array([turn.engine_s for turn in flat], pa.float64()),
+        "queue_s": pa.array([turn.queue_s for turn in flat], pa.float64()),
         "env_s": pa.array([turn.env_s for turn in flat], pa.float64()),
         "tools": _tools(pa, [turn.tools for turn in flat]),
     }
@@ -228,6 +229,7 @@ def _read_turn(turn: Mapping[str, Any]) -> Turn:
         value=turn.get("value"),
         rendered=turn.get("rendered", "exact"),
         engine_s=turn.get("engine_s", 0.0),
+        queue_s=turn.get("queue_s"),
         env_s=turn.get("env_s", 0.0),
         tools=tuple(ToolUse(**use) for use in turn.get("tools", ())),
     )

@@ -57,7 +57,6 @@ class Run:
         self._boards: dict[str, Board] = {}
         self.wall_s: dict[str, float] = defaultdict(float)
         self.failures: Counter[str] = Counter()
-        self.warned_of_lag = False
         self.success: dict[str, IntervalDict] = {}
         self.tool_share: dict[str, float] = {}
         self.unsaved_steps = 0  # steps whose trajectories could not be written

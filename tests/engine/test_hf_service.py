@@ -100,6 +100,18 @@ async def test_with_a_thread_the_loop_runs_while_the_model_computes_and_an_abort
         assert (len((await job).token_ids), (await job).finish_reason) == (1, "abort")
 
 
+async def test_a_request_tells_how_long_it_waited_for_its_turn() -> None:
+    async with serving(MODEL, max_batch=1) as engine:
+        began = time.perf_counter()
+        first, second = (asyncio.create_task(engine.complete(request(prompt(5), 60, episode=e))) for e in "ab")
+        waits = [(await first).queue_s, (await second).queue_s]
+        took = time.perf_counter() - began
+        assert waits[0] is not None
+        assert waits[1] is not None
+        assert 0 <= waits[0] < 0.2 * took  # it began at once
+        assert 0.3 * took < waits[1] < 0.9 * took  # the other when the first had ended
+
+
 @pytest.mark.parametrize("threaded", [False, True])
 async def test_cancelling_takes_the_row_out_and_the_others_go_on(threaded: bool) -> None:
     async with serving(MODEL, threaded=threaded, max_batch=3) as engine:

@@ -9,7 +9,7 @@ import torch
 from transformers import BertConfig, BertModel, MistralConfig, MistralForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from agentrl.engine.hf import HFEngine
-from agentrl.engine.settings import EngineSettings, VllmSettings
+from agentrl.engine.settings import EngineSettings
 from agentrl.errors import ConfigError
 from tests.engine.hf_world import prompt, request, tiny_model
 
@@ -37,10 +37,6 @@ def test_models_that_cannot_be_served_are_refused() -> None:
             HFEngine(model, EngineSettings(max_context=64))
     with pytest.raises(ConfigError, match=r"made for 512 positions; set engine.max_context to 512"):
         HFEngine(MODEL, EngineSettings(max_context=513))
-    with pytest.raises(ConfigError, match=r"engine\.vllm"):
-        HFEngine(MODEL, EngineSettings(max_context=64, vllm=VllmSettings(enforce_eager=False)))
-    with pytest.raises(ConfigError, match="max_batch is 0"):
-        HFEngine(MODEL, EngineSettings(max_context=64, max_batch=0))
 
 
 async def test_the_owner_of_a_shared_config_is_left_alone_and_rotary_frequencies_stay_exact() -> None:

@@ -10,13 +10,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("aiohttp", reason="aiohttp is not installed: pip install 'agentrl[server]'")
 
 from agentrl.engine.base import Engine
 from agentrl.engine.server import VllmServerEngine
-from agentrl.errors import EngineFailure
+from agentrl.errors import EngineFailure, SyncError
+from agentrl.learner.sync import Sync
 from tests.engine.server_world import (
     GOOD_CONFIG,
     FakeVllm,
@@ -370,3 +372,39 @@ async def test_what_does_not_fit_is_refused_before_it_is_sent(tmp_path: Path) ->
         await engine.complete(request(prompt=300, max_tokens=2000))
         assert server.bodies(GENERATE)[-1]["sampling_params"]["max_tokens"] == 724
         assert server.count(GENERATE) == 2
+
+
+class Expecting:
+    """A learner that expects what a good server answers."""
+
+    temperature = 1.0
+
+    def logprobs(self, token_ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        return -0.5 * np.arange(1, mask.sum() + 1, dtype=np.float32)
+
+
+def canary(engine: VllmServerEngine) -> Sync:
+    learner: Any = Expecting()
+    weights: Any = Weights()
+    return Sync(weights, learner, engine, [np.arange(5), np.arange(7)], probe_tokens=3, tolerance=1e-4)
+
+
+async def test_the_canary_asks_every_server(tmp_path: Path) -> None:
+    """Also with more servers than probes, and while episodes keep some of them busy."""
+    async with fleet(tmp_path, 7) as (engine, servers):
+        for i in range(3):
+            await engine.complete(request(f"stays {i}"))
+        assert await canary(engine).push(1) == 0.0
+        for server in servers:
+            assert any("/canary/1/" in body["request_id"] for body in server.bodies(GENERATE) if body["token_ids"])
+        servers[5].wrong[GENERATE] = gives(lambda c: c["logprobs"]["content"][0].update(logprob=-0.7))
+        with pytest.raises(SyncError, match=r"after the push of version 2 .* disagree by 0.2 nats"):
+            await canary(engine).push(2)
+
+
+async def test_the_canary_goes_on_without_a_server_that_does_not_answer(tmp_path: Path) -> None:
+    async with fleet(tmp_path, 3) as (engine, servers):
+        servers[1].wrong[GENERATE] = answers(500)
+        servers[1].wrong["/health"] = answers(500)
+        assert await canary(engine).push(1) == 0.0
+        assert engine.metrics()["servers"] == 2

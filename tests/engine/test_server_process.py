@@ -113,7 +113,7 @@ async def test_a_server_that_does_not_come_up_has_a_deadline(tmp_path: Path) -> 
     began = time.monotonic()
     told = await failure(tmp_path, settings(interpreter(tmp_path, "exec sleep 600"), start_deadline_s=0.5))
     assert "did not start within engine.vllm.start_deadline_s = 0.5 s (unix:/" in told
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 120  # it would sleep for ten minutes
 
 
 async def test_a_cancelled_start_leaves_no_process(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,15 @@ import pytest
 from agentrl.engine.base import Request
 from agentrl.engine.scripted import ScriptedEngine
 from agentrl.env.registry import make
-from agentrl.errors import ConfigError, DataError, UnknownNameError
-from agentrl.evaluate.evaluate import Progress, evaluate, evaluate_tasks
+from agentrl.errors import ConfigError, DataError, RunStoppedError, UnknownNameError
+from agentrl.evaluate.evaluate import Progress, evaluate, evaluate_tasks, scenario_tasks
 from agentrl.evaluate.statistics import wilson
 from agentrl.evaluate.suite import Suite, load_suite
 from agentrl.render.parsers import HermesParser
 from agentrl.render.renderer import Renderer
 from agentrl.render.tokenizer import ByteTokenizer
-from agentrl.rollout.settings import RolloutSettings
-from agentrl.trajectory import Completion, Outcome
+from agentrl.rollout.settings import RetrySettings, RolloutSettings
+from agentrl.trajectory import Completion, Outcome, Trajectory
 
 ROOT = Path(__file__).parents[2]
 SUMS = f"{Path(__file__).with_name('sums.py')}:Sums"
@@ -80,6 +81,33 @@ async def test_limits_of_the_scenario_cut(renderer: Renderer) -> None:
     assert (found.truncated, found.success) == (12, wilson(0, 12))
     found = await evaluate(suite({"max_tokens_per_turn": 3}), ScriptedEngine("oracle"), renderer, rollout=ROOMY)
     assert found.outcomes == {"truncated_tokens": 12}
+
+
+async def test_a_prompt_that_does_not_fit_is_no_failure_of_the_policy(renderer: Renderer) -> None:
+    """The prompts of tasks 0 to 9 have a digit less than those of 10 and 11: only these do not fit."""
+    watching = Watching("oracle")
+    await evaluate(suite({"tasks": 11}), watching, renderer, rollout=ROOMY)
+    room = max(len(r.prompt_ids) for r in watching.requests if r.episode_id.startswith("eval10/"))
+    shortest = min(len(request.prompt_ids) for request in watching.requests)
+    limits = {"max_tokens_per_episode": shortest + 1}
+    found = await evaluate(suite(limits), ScriptedEngine("oracle"), renderer, rollout=ROOMY)
+    assert room > shortest
+    assert found.outcomes == {"truncated_tokens": 10, "unplayed": 2}
+    assert (found.episodes, found.failed, found.truncated, found.success.n) == (12, 2, 10, 10)
+    assert "raise rollout.max_tokens_per_episode" in found.scenarios[0].result.errors["unplayed"]
+
+
+async def test_it_stops_as_soon_as_too_many_must_fail(renderer: Renderer) -> None:
+    sealed: list[Trajectory] = []
+    jammed, one = partial(make, SUMS, broken=12), replace(ROOMY, concurrency=1, retry=RetrySettings(tool=0))
+    tasks = scenario_tasks(suite({}).scenarios[0], jammed())
+    with pytest.raises(RunStoppedError, match=r"7 of 12 episodes failed.*failed_tool x7: ToolFailure: .*jammed"):
+        await evaluate_tasks(jammed, tasks, ScriptedEngine("oracle"), renderer, one, on_done=sealed.append)
+    assert len(sealed) == 7
+    (scenario,) = (await evaluate(suite({}), ScriptedEngine("oracle"), renderer, rollout=one)).scenarios
+    assert scenario.result.failed == 0
+    with pytest.raises(RunStoppedError, match="scenario 's0': 7 of 12"):
+        await evaluate(suite({"settings": {"broken": 12}}), ScriptedEngine("oracle"), renderer, rollout=one)
 
 
 async def test_scenarios_keep_their_own_tasks_repeats_and_temperature(renderer: Renderer) -> None:

@@ -15,7 +15,7 @@ from tests.render.chats import json_values, names
 
 TEXT = st.text(max_size=12)
 WORDS = st.sampled_from(
-    ["a", "</tool_call>", "<think>", "[f(x=1)]", "```", "\n", "{}", "'", '"', "\\", "\r\n", "é🙂", " "]
+    ["a", "</tool_call>", "</parameter>", "<think>", "[f(x=1)]", "```", "\n", "{}", "'", '"', "\\", "\r\n", "é🙂", " "]
 )
 LIVELY = st.lists(WORDS | TEXT, max_size=5).map("".join)
 
@@ -33,7 +33,9 @@ class Written:
 
 _THINK = "</?think>"
 _JSON = json_values(LIVELY)
-_VALUE_MARKUP = re.compile(r"</parameter>|^[ \t]*(<parameter=|</function>)", re.MULTILINE)
+_VALUE_MARKUP = re.compile(
+    r"</parameter>(?=\s*(<parameter=|</function>))|^[ \t]*(<parameter=|</?function)", re.MULTILINE
+)
 _XML_NAME = names | st.sampled_from(["a-b", "ns.f", "ключ", "with blank"])
 _MISTRAL = Written(rf"\[TOOL_CALLS\]|\[/?THINK\]|{_THINK}", names, LIVELY, _JSON, "call{:05d}")
 _PYTHONIC = Written(rf"\[|<\|python|<\|tool|{_THINK}", names | st.just("a.b-c"), names | st.just("from"), _JSON)
@@ -48,7 +50,7 @@ WRITTEN: dict[str, Written] = {
     "mistral": _MISTRAL,
     "mistral_v7": _MISTRAL,
     "mistral_v3": _MISTRAL,
-    "python_block": Written(f"`|{_THINK}", st.just("python"), st.just("code"), LIVELY),
+    "python_block": Written(f"`|~|{_THINK}", st.just("python"), st.just("code"), LIVELY),
 }
 
 
@@ -69,8 +71,9 @@ REAL = [case["text"] for case in CORPUS]
 _TOKENS = r"""
 <tool_call> </tool_call> <think> </think> [THINK] [/THINK] <function= <function=f> </function> <parameter= <parameter=a>
 </parameter> {"name": "f", "arguments": "parameters": {"a": 1} }} }; ; <|python_tag|> f.call( [f( a= 1 , ) )] [ ] { } (
-" ' \ \" \' \n \777 ''' [TOOL_CALLS] [ARGS] [CALL_ID] [TOOL_CALLS][{ [TOOL_CALLS]f[ARGS]{ <|python_start|>
-<|python_end|> <|tool_call_start|> <|tool_call_end|> ```python ```py ``` ```` NaN 1e999 -Infinity 0x_ 1_0 b'x' f'{x}'
+" ' \ \" \' \n \777 ''' [TOOL_CALLS] [ARGS] [CALL_ID] [TOOL_CALLS][{ [TOOL_CALLS]f[ARGS]{ g[ARGS]{} <|python_start|>
+<|python_end|> <|tool_call_start|> <|tool_call_end|> ```python ```py ``` ```` ````md ~~~
+{"function":{ NaN 1e999 -Infinity 0x_ 1_0 b'x' f'{x}'
 True null "\ud83d" "id": "abcdefghi" "type": "function" : = é 🙂 {"name":"f","parameters":{}} 99999999999999999999
 """
 _BLANK = [
@@ -164,6 +167,7 @@ HOSTILE: tuple[str, ...] = (
         "<function=a><parameter=b></parameter>",
     ),
     *('{"name": "', '{"name": "f", "parameters": ', '{"name": "f", "parameters": {}}', '{"type": "function", ', "{ "),
+    *('{"a":', '{"', '{"a', '{"\\"', '{"a":1}', "{ \n", '{"function":{"name":"f"'),
     *(
         "<|python_tag|>",
         "<|python_tag|>f.call(",
@@ -177,7 +181,7 @@ HOSTILE: tuple[str, ...] = (
         "[f(a=1)]",
     ),
     *("[TOOL_CALLS]", "[TOOL_CALLS][{", "[TOOL_CALLS]f[ARGS]{", "[TOOL_CALLS]f[ARGS]{}", "[TOOL_CALLS]f[CALL_ID]"),
-    *("```python\n", "```\n", "``` ", "```py", "````python\n```\n"),
+    *("```python\n", "```\n", "``` ", "```py", "````python\n```\n", "````md\n", "\n~~~ ", "g[ARGS]{}"),
 )
 PREFIXES: tuple[str, ...] = (
     *("", "<think>", "<tool_call>", '<tool_call>{"name": "f", "arguments": {"a": "', "<function=a><parameter=b>"),

@@ -55,6 +55,10 @@ class RandomEngine:
     async def abort(self, episode_id: str) -> None:
         return None
 
+    @property
+    def samplers(self) -> int:
+        return 1
+
     def release(self, episode_id: str) -> None:
         self.released.append(episode_id)
 

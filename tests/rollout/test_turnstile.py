@@ -34,13 +34,15 @@ async def test_many_at_once_go_on_in_order_and_the_loop_is_punctual() -> None:
         work(0.002)
         order.append(number)
 
+    began = time.perf_counter()
     async with LoopLag() as lag, asyncio.TaskGroup() as group:
         for number in range(300):
             group.create_task(episode(number))
         await asyncio.sleep(0)
         ready.set()
     assert order == list(range(300))
-    assert lag.metrics()["time/loop_lag_p99_s"] < 0.3  # all at once: 0.6 at least
+    took = time.perf_counter() - began
+    assert lag.metrics()["time/loop_lag_p99_s"] < took / 2, "as if all had gone on at once"
 
 
 async def test_who_is_cancelled_while_waiting_holds_nobody_up() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import psutil
@@ -68,3 +69,20 @@ def test_a_run_that_plays_ahead_stops_at_once_and_whole(
 def test_a_run_that_corrects_for_nothing_says_so(recipe_file: Path, tmp_path: Path, setting: str, minded: bool) -> None:
     done = train(recipe_file, tmp_path / "run", "train.steps=1", "train.max_staleness=1", setting)
     assert ("takes every token for the policy's own" in done.stdout) != minded
+
+
+@pytest.mark.parametrize("pause_s", [0.01, 0.02])
+def test_a_second_interrupt_does_not_tear_the_tasks_apart(recipe_file: Path, tmp_path: Path, pause_s: float) -> None:
+    settings = (*AHEAD, "train.steps=1000", "train.max_staleness=1")
+    words = [word for s in settings for word in ("--set", s)]
+    arguments = command("train", recipe_file, "--out", tmp_path / "run", *words)
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    wait_for_step(process, tmp_path / "run", 2)
+    process.send_signal(signal.SIGINT)
+    time.sleep(pause_s)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode in (130, -signal.SIGINT), out  # the second where it came when all was done
+    assert "Task" not in out
+    assert "Traceback" not in out
+    assert "go on with: agentrl train --resume" in out

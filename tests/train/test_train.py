@@ -175,7 +175,7 @@ def test_failures_in_evaluation_are_counted_and_stop_the_run(tmp_path: Path, rec
         "        return await super().reset(seed=seed, options=options)\n"
     )
     done = run("train", recipe_file, "--out", tmp_path / "run", "--set", f"env.id={env}:Broken", code=1)
-    assert "12 of 12 episodes failed" in done.stderr
+    assert "7 of 12 episodes failed" in done.stderr  # the other five can change nothing any more
     assert "no held-out data" in done.stderr
 
 

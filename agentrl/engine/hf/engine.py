@@ -18,6 +18,7 @@ a step of 10 ms takes 15).
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -34,8 +35,8 @@ from agentrl.engine.hf.prefill import chunk_prompts, chunk_rows, gather_prompts
 from agentrl.engine.hf.prefixes import Prefix, Prefixes
 from agentrl.engine.hf.row import Row, row_for
 from agentrl.engine.hf.sampling import Draws, Sampled
-from agentrl.engine.settings import EngineSettings, VllmSettings
-from agentrl.errors import ConfigError, EngineFailure
+from agentrl.engine.settings import EngineSettings
+from agentrl.errors import EngineFailure
 from agentrl.trajectory import Completion
 
 QUIET_TURNS = 16  # turns of the event loop without a new request, after which the next step starts
@@ -58,9 +59,8 @@ class HFEngine:
     ) -> None:
         """
         Raises:
-            ConfigError: the model cannot be served, or a setting cannot be honoured.
+            ConfigError: the model cannot be served.
         """
-        _check_settings(settings)
         self._settings = settings
         self._model = HFModel(
             model,
@@ -90,6 +90,10 @@ class HFEngine:
     @property
     def max_context(self) -> int:
         return self._settings.max_context
+
+    @property
+    def samplers(self) -> int:
+        return 1
 
     @property
     def broken(self) -> str | None:
@@ -188,8 +192,9 @@ class HFEngine:
         for chunk in chunk_prompts(prompts, PREFILL_TOKENS):
             first = len(self._rows)
             rows, owners = chunk_rows(chunk)
+            now = time.perf_counter()
             for row in rows:
-                row.weights_loaded = self._weights_loaded
+                row.weights_loaded, row.begun = self._weights_loaded, now
             self._rows.extend(rows)
             await self._sample(first, partial(self._model.prefill, chunk, owners, first))
 
@@ -291,13 +296,3 @@ def _failure(error: Exception) -> EngineFailure:
     failure = EngineFailure(f"a step of the engine broke: {type(error).__name__}: {error}")
     failure.__cause__ = error
     return failure
-
-
-def _check_settings(settings: EngineSettings) -> None:
-    if settings.vllm != VllmSettings():
-        raise ConfigError('[engine.vllm] is set, but engine.kind is "hf"; remove it or set engine.kind = "vllm"')
-    if settings.max_batch < 1 or settings.max_context < 2:
-        raise ConfigError(
-            f"engine.max_batch is {settings.max_batch} and engine.max_context {settings.max_context}; "
-            "wanted at least 1 request and 2 tokens"
-        )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from typing import Literal
 
 import numpy as np
@@ -29,6 +30,8 @@ class Row:
         self.prompt_ids = prompt_ids  # [P]
         self.max_tokens = max_tokens
         self.temperature = sampling.temperature
+        self.begun: float | None = None  # when the model began with it, by the clock of `asked`
+        self.asked = time.perf_counter()
         self.future: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
         self.finish_reason: FinishReason | None = None
         self.weights_loaded = 0  # how often weights had been loaded when the row was admitted
@@ -76,6 +79,7 @@ class Row:
             logprobs=np.array(self._logprobs, dtype=np.float32),
             versions=np.array(self._versions, dtype=np.int64),
             finish_reason=self.finish_reason,
+            queue_s=(time.perf_counter() if self.begun is None else self.begun) - self.asked,
         )
         self.future.set_result(completion)
 

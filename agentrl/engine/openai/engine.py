@@ -56,6 +56,10 @@ class OpenAIEngine:
         return self._max_context
 
     @property
+    def samplers(self) -> int:
+        return 1
+
+    @property
     def broken(self) -> str | None:
         return None
 

@@ -80,6 +80,10 @@ class VllmServerEngine:
         return self._settings.max_context
 
     @property
+    def samplers(self) -> int:
+        return len(self._fleet.servers)
+
+    @property
     def broken(self) -> str | None:
         servers = self._fleet.servers
         if servers and all(server.lost or server.ended() for server in servers):

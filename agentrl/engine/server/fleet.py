@@ -25,13 +25,19 @@ class Fleet:
         self._episodes: Counter[str] = Counter()  # that have their home there, by the server's name
         self._watches: list[asyncio.Task[None]] = []
 
-    def pick(self, episode_id: str, version: int, *, failed: Server | None = None) -> Server | None:
+    def pick(
+        self, episode_id: str, version: int, *, number: int | None = None, failed: Server | None = None
+    ) -> Server | None:
         """A server that may sample `version` for the episode, or None.
 
         Args:
+            number: of the server that is wanted; another one is taken only where it may not sample or has just failed.
             failed: one that has just failed this request; taken only where there is no other.
         """
         fit = [server for server in self.servers if server.refusal(version) is None]
+        wanted = None if number is None else self.servers[number]
+        if wanted in fit and wanted is not failed:
+            return wanted
         home = self._home.get(episode_id)
         if home in fit and home is not failed:
             return home

@@ -86,7 +86,7 @@ class Sampler:
                 return _nothing()
             if self.broken is not None:
                 raise EngineFailure(self.broken)
-            server = self.fleet.pick(request.episode_id, self.version, failed=failed)
+            server = self.fleet.pick(request.episode_id, self.version, number=request.sampler, failed=failed)
             if server is None:
                 told.append(f"no server samples: {self.fleet.refusals(self.version)}")
                 continue

@@ -89,6 +89,10 @@ class VllmEngine:
         return self._settings.max_context
 
     @property
+    def samplers(self) -> int:
+        return 1
+
+    @property
     def broken(self) -> str | None:
         if self._broken is None and self._llm is not None and self._llm.errored:
             return self._root_cause()

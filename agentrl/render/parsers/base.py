@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from agentrl.messages import AssistantMessage, ToolCall
-from agentrl.render.parsers.values import Unreadable, check_arguments, clean
+from agentrl.render.parsers.values import Unreadable, check_arguments, check_object, clean
 
 MAX_CALLS = 32  # of one turn
 MAX_CALL_CHARS = 100_000
 MAX_SHOWN = 100  # characters of a name that could not be used
+_AROUND_WORDS = " \t\"'`"
 
 
 class ToolParser(Protocol):
@@ -75,9 +76,25 @@ class Calls:
             call_id = self._next_id()
         self._keep(ToolCall(id=call_id, name=name, arguments=arguments))
 
+    def add_object(
+        self, payload: Any, *, arguments: str, chars: int, ignored: tuple[str, ...] = (), call_id: str | None = None
+    ) -> None:
+        """Keep or refuse a call that was written as one JSON object; see `check_object`."""
+        try:
+            name, given = check_object(payload, arguments=arguments, ignored=ignored)
+        except Unreadable as error:
+            self.refuse(error.reason, error.name)
+        else:
+            self.add(name, given, chars=chars, call_id=call_id)
+
     def refuse(self, reason: str, name: str = "") -> None:
         """Keep a call that cannot be read, with the error that tells the model so."""
         self._keep(self._refused(reason, name))
+
+    @property
+    def readable(self) -> bool:
+        """Whether any call so far can be run."""
+        return any(call.error is None for call in self.done)
 
     def _keep(self, call: ToolCall) -> None:
         if len(self.done) < MAX_CALLS:
@@ -99,8 +116,9 @@ class Family(ABC):
     """One family: subclasses say where calls begin, read one place, and write calls.
 
     Text around calls and thinking is kept in `content`, without the blanks at its ends. A thinking block that was cut
-    runs to the end of the text; one that is closed and not opened was opened in the prompt, and begins with the text.
-    Calls inside thinking are thoughts, not calls.
+    runs to the end of the text; one that is closed and not opened was opened in the prompt, and begins with the text,
+    unless a call was read before and the closing tag is only mentioned, as a word of a sentence. Calls inside thinking
+    are thoughts, not calls.
     """
 
     opening: ClassVar[str]  # regular expression of linear time: where a call, or several, begin
@@ -127,13 +145,16 @@ class Family(ABC):
         while not calls.overflown and (mark := self._mark.search(text, at)):
             content.append(text[at : mark.start()])
             at, tag = mark.end(), mark["tag"]
-            if tag is None:
+            if tag is None and (end := self._text_end(text, mark)) is not None:
+                at = end if thinking else self._thinking_end(text, mark.end(), end)
+                content.append(text[mark.start() : at])
+            elif tag is None:
                 at = self._read_one(text, mark, calls, unopened=not thinking)
             elif tag in closes:
                 end = text.find(closes[tag], at)
                 thinking.append(text[at:] if end < 0 else text[at:end])
                 at = len(text) if end < 0 else end + len(closes[tag])
-            elif thinking:
+            elif thinking or (calls.readable and _is_mentioned(text, mark)):
                 content.append(tag)
             else:
                 thinking, content = [text[: mark.start()]], []
@@ -162,9 +183,17 @@ class Family(ABC):
         before = len(calls.done)
         at = self._read(text, mark, calls)
         if unopened and all(call.error for call in calls.done[before:]):
-            ends = (text.find(pair.close, mark.end(), at) for pair in self.tags)
-            return min((end for end in ends if end >= 0), default=at)
+            return self._thinking_end(text, mark.end(), at)
         return at
+
+    def _thinking_end(self, text: str, start: int, end: int) -> int:
+        """Where the first tag that closes thinking stands between `start` and `end`; `end` if none does."""
+        ends = (text.find(pair.close, start, end) for pair in self.tags)
+        return min((found for found in ends if found >= 0), default=end)
+
+    def _text_end(self, text: str, mark: re.Match[str]) -> int | None:
+        """Where what begins at `mark` ends if it is text, calls that are quoted in it included; None: it is a call."""
+        return None
 
     @abstractmethod
     def _read(self, text: str, mark: re.Match[str], calls: Calls) -> int:
@@ -173,3 +202,9 @@ class Family(ABC):
     @abstractmethod
     def _write(self, calls: Sequence[ToolCall]) -> str:
         """All calls of a turn, at least one."""
+
+
+def _is_mentioned(text: str, tag: re.Match[str]) -> bool:
+    """Whether a tag stands as a word in its line, between blanks or quotes."""
+    around = text[max(0, tag.start() - 1) : tag.start()], text[tag.end() : tag.end() + 1]
+    return all(side and side in _AROUND_WORDS for side in around)

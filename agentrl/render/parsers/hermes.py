@@ -6,11 +6,12 @@ import re
 from collections.abc import Sequence
 
 from agentrl.messages import ToolCall
-from agentrl.render.parsers.base import Calls, Family
-from agentrl.render.parsers.values import Unreadable, check_object, end_of_blanks, read_json, write_json
+from agentrl.render.parsers.base import MAX_CALLS, Calls, Family
+from agentrl.render.parsers.values import Unreadable, end_of_blanks, read_json, write_json
 
 _CLOSE = "</tool_call>"
 _TAG = re.compile(r"</?tool_call>")
+_BEFORE_CALLS = ("", "\n", "}", ">")
 CUT = "it is cut off: its closing tag is missing"
 
 
@@ -33,12 +34,7 @@ class HermesParser(Family):
             after, closed = end_of_call(text, end)
             calls.refuse(error.reason if closed else CUT)
             return after
-        try:
-            name, arguments = check_object(payload, arguments="arguments")
-        except Unreadable as error:
-            calls.refuse(error.reason, error.name)
-        else:
-            calls.add(name, arguments, chars=end - begin)
+        calls.add_object(payload, arguments="arguments", chars=end - begin)
         return end_of_blanks(text, end) + len(_CLOSE)
 
     def _write(self, calls: Sequence[ToolCall]) -> str:
@@ -49,8 +45,25 @@ class HermesParser(Family):
 
 
 def end_of_call(text: str, start: int) -> tuple[int, bool]:
-    """Where reading goes on after a call that cannot be read, and whether its closing tag is there."""
-    tag = _TAG.search(text, start)
-    if tag is None:
-        return len(text), False
-    return (tag.end(), True) if tag[0] == _CLOSE else (tag.start(), False)
+    """Where reading goes on after a call that cannot be read, and whether its closing tag is there.
+
+    Pairs of tags inside it are quoted, and are no calls: its own closing tag is the one that balances its opening one.
+    Without that, the next opening tag begins the next call, unless it seems to stand in a string.
+    """
+    depth, following, at = 1, len(text), start
+    double = single = 0  # quotes
+    for tag in _TAG.finditer(text, start):
+        if tag[0] == _CLOSE:
+            depth -= 1
+            if depth == 0:
+                return tag.end(), True
+            continue
+        depth += 1
+        double, single = double + text.count('"', at, tag.start()), single + text.count("'", at, tag.start())
+        at = tag.start()
+        before = text[max(0, at - 8) : at].rstrip(" \t")[-1:]
+        if before in _BEFORE_CALLS or not (double % 2 or single % 2):
+            following = min(following, at)
+        if depth > MAX_CALLS:
+            break
+    return following, False

@@ -1,7 +1,8 @@
 """Mistral: after the `[TOOL_CALLS]` token, in the newer or in the older form.
 
 Newer models (from tokenizer version 11 on) write `[TOOL_CALLS]name[ARGS]{...}` for each call, older ones one JSON
-list, `[TOOL_CALLS][{"name": ..., "arguments": {...}, "id": ...}]`. Every parser here reads both, and writes one.
+list, `[TOOL_CALLS][{"name": ..., "arguments": {...}, "id": ...}]`. Every parser here reads both, and writes one. Some
+leave the token out between calls, as in `[TOOL_CALLS]a[ARGS]{...}b[ARGS]{...}`.
 An id of nine letters and digits, as Mistral's templates want them, is kept; so are the ids given here.
 """
 
@@ -13,11 +14,13 @@ from typing import Any
 
 from agentrl.messages import ToolCall
 from agentrl.render.parsers.base import THINK, Calls, Family, Tags
-from agentrl.render.parsers.values import Unreadable, check_object, end_of_blanks, read_json, write_json
+from agentrl.render.parsers.values import Unreadable, end_of_blanks, read_json, write_json
 
 _MARK = "[TOOL_CALLS]"
 _HEAD = re.compile(r"([^\s\[\]{}]{1,200}+)\s*+(?:\[CALL_ID\]([^\s\[\]{}]{0,100}+)\s*+)?+(?:\[ARGS\]\s*+|(?=\{))")
+_NEXT = re.compile(r"\s*+(?=[^\s\[\]{}]{1,200}+\s*+(?:\[CALL_ID\][^\s\[\]{}]{0,100}+\s*+)?+\[ARGS\])")
 _LIST = re.compile(r"\[\s*+[{\]]")
+_NO_CALL = "no tool's name and arguments stand after the TOOL_CALLS token"
 _ID = re.compile(r"[a-zA-Z0-9]{9}")
 
 
@@ -35,31 +38,21 @@ class MistralParser(Family):
 
     def _read(self, text: str, mark: re.Match[str], calls: Calls) -> int:
         begin = end_of_blanks(text, mark.end())
-        name = ""
         try:
-            if _LIST.match(text, begin):
-                payload, end = read_json(text, begin)
-                _add_listed(payload, end - begin, calls)
-                return end
-            if text.startswith("{", begin):
-                payload, end = read_json(text, begin)
-                _add_object(payload, end - begin, calls)
-                return end
-            head = _HEAD.match(text, begin)
-            if head is None:
-                raise Unreadable("no tool's name and arguments stand after the TOOL_CALLS token")
-            name = head[1]
-            payload, end = read_json(text, head.end())
+            if not text.startswith(("[", "{"), begin):
+                return _read_named(text, begin, calls)
+            if text[begin] == "[" and not _LIST.match(text, begin):
+                raise Unreadable(_NO_CALL)
+            payload, end = read_json(text, begin)
         except Unreadable as error:
-            calls.refuse(error.reason, name)
+            calls.refuse(error.reason, error.name)
             following = text.find(_MARK, begin)
             return len(text) if following < 0 else following
-        try:
-            name, arguments = check_object({"name": name, "arguments": payload}, arguments="arguments")
-        except Unreadable as error:
-            calls.refuse(error.reason, name)
-        else:
-            calls.add(name, arguments, chars=end - begin, call_id=_usable(head[2]))
+        if payload == []:
+            calls.refuse("its list is empty")
+        for item in payload if isinstance(payload, list) else [payload]:
+            call_id = _usable(item.get("id")) if isinstance(item, dict) else None
+            calls.add_object(item, arguments="arguments", ignored=("id",), chars=end - begin, call_id=call_id)
         return end
 
     def _write(self, calls: Sequence[ToolCall]) -> str:
@@ -90,20 +83,27 @@ def mistral_v3() -> MistralListParser:
     return MistralListParser(" ")
 
 
-def _add_listed(payload: Any, chars: int, calls: Calls) -> None:
-    if not payload:
-        calls.refuse("its list is empty")
-    for item in payload:
-        _add_object(item, chars, calls)
+def _read_named(text: str, begin: int, calls: Calls) -> int:
+    """Read the calls `name[ARGS]{...}` that follow each other, and say where they end.
 
-
-def _add_object(payload: Any, chars: int, calls: Calls) -> None:
-    try:
-        name, arguments = check_object(payload, arguments="arguments", ignored=("id",))
-    except Unreadable as error:
-        calls.refuse(error.reason, error.name)
-    else:
-        calls.add(name, arguments, chars=chars, call_id=_usable(payload.get("id")))
+    Raises:
+        Unreadable: one of them is none; those before it are kept.
+    """
+    while not calls.overflown:
+        head = _HEAD.match(text, begin)
+        if head is None:
+            raise Unreadable(_NO_CALL)
+        try:
+            payload, end = read_json(text, head.end())
+        except Unreadable as error:
+            raise Unreadable(error.reason, head[1]) from None
+        call = {"name": head[1], "arguments": payload}
+        calls.add_object(call, arguments="arguments", chars=end - begin, call_id=_usable(head[2]))
+        following = _NEXT.match(text, end)
+        if following is None:
+            break
+        begin = following.end()
+    return end
 
 
 def _usable(call_id: Any) -> str | None:

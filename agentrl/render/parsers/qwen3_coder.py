@@ -1,8 +1,8 @@
 """Qwen3-Coder, Qwen3.5 and Nemotron 3: tags for the function and for each of its parameters.
 
-Values stand between their tags as they are: they are text, and stay text. What type an argument has is known where the
-tool is known: the environment's validation reads numbers, booleans, lists and objects from text. So a message holds
-exactly what was written, and a template that renders it again writes the same.
+Values stand between their tags as they are: they are text, closing tags in them included, and stay text. What type an
+argument has is known where the tool is known: the environment's validation reads numbers, booleans, lists and objects
+from text. So a message holds exactly what was written, and a template that renders it again writes the same.
 """
 
 from __future__ import annotations
@@ -18,7 +18,12 @@ from agentrl.render.parsers.values import Unreadable, end_of_blanks, write_json
 
 _FUNCTION = re.compile(r"<function=([^<>\n]{1,200})>")
 _PARAMETER = re.compile(r"<parameter=([^<>\n]{1,200})>")
-_VALUE_END = re.compile(r"</parameter>|^[ \t]*+(?:<parameter=|</function>)", re.MULTILINE)
+_INNER = re.compile(  # where a value, and what is quoted in it, may begin and end
+    r"^[ \t]*+<(?P<open>parameter|function)=[^<>\n]{1,200}>|^[ \t]*+</(?P<close>function)>"
+    r"|</parameter>(?P<ends>(?=\s*+(?:<parameter=|</function>)))?+",
+    re.MULTILINE,
+)
+_PARAMETER_END = "</parameter>"
 _END = "</function>"
 _CLOSE = "</tool_call>"
 
@@ -67,13 +72,35 @@ def _read_parameters(text: str, at: int) -> tuple[dict[str, Any], int]:
         if parameter is None:
             raise Unreadable(f"{text[at : at + 40]!r} stands where <parameter=argument name> or </function> is wanted")
         key = parameter[1].strip()
-        end = _VALUE_END.search(text, parameter.end())
-        if end is None or end[0] != "</parameter>":
+        end = _end_of_value(text, parameter.end())
+        if end < 0:
             raise Unreadable(f"</parameter> is missing after the value of {key[:40]!r}")
         if key in arguments:
             raise Unreadable(f"the parameter {key[:40]!r} stands twice")
-        arguments[key] = text[parameter.end() : end.start()].removeprefix("\n").removesuffix("\n")
-        at = end.end()
+        arguments[key] = text[parameter.end() : end].removeprefix("\n").removesuffix("\n")
+        at = end + len(_PARAMETER_END)
+
+
+def _end_of_value(text: str, start: int) -> int:
+    """Where the closing tag of the value that begins at `start` stands; -1 if it has none.
+
+    It is one that another parameter or the function's end follows; any other stands in the value, if there is such a
+    one. So do whole parameters and functions that begin lines of the value.
+    """
+    other = -1
+    inside: list[str] = []
+    for tag in _INNER.finditer(text, start):
+        if tag["open"]:
+            inside.append(tag["open"])
+        elif tag["close"] is None and tag["ends"] is None:
+            other = tag.start() if other < 0 and not inside else other
+        elif inside:
+            inside.pop()
+        elif tag["close"]:
+            break
+        else:
+            return tag.start()
+    return other
 
 
 def _written(call: ToolCall) -> str:

@@ -12,6 +12,8 @@ import re
 from typing import Any, NoReturn
 
 MAX_DEPTH = 32  # of nested lists and objects
+_MOST_SKIPPED = 100_000
+_LENIENT = json.JSONDecoder()
 _BLANKS = re.compile(r"\s*")
 
 
@@ -48,6 +50,17 @@ def read_json(text: str, begin: int) -> tuple[Any, int]:
         raise
     except (ValueError, RecursionError):
         raise Unreadable("it is too large or too deeply nested") from None
+
+
+def end_of_json(text: str, begin: int) -> int:
+    """Where the JSON value that begins at `begin` ends, or as far as it could be read: past `begin` in any case."""
+    part = text[begin : begin + _MOST_SKIPPED]  # an error counts the lines before it, in all that it is given
+    try:
+        return begin + max(1, _LENIENT.raw_decode(part)[1])
+    except json.JSONDecodeError as error:
+        return begin + max(1, error.pos)
+    except (ValueError, RecursionError):
+        return begin + len(part)
 
 
 def check_object(payload: Any, *, arguments: str, ignored: tuple[str, ...] = ()) -> tuple[str, Any]:

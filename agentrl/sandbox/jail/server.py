@@ -54,12 +54,13 @@ class Server:
     def serve(self) -> None:
         """Until the pool is gone. The caller then ends this process, which ends all runs."""
         while True:
-            for fd, _ in self._poll.poll(self._patience()):
+            # Whose events they are is looked up before any is handled: a run that ends frees numbers for the next one.
+            events = [(fd, self._by_fd.get(fd)) for fd, _ in self._poll.poll(self._patience())]
+            for fd, run in events:
                 if fd == self._alive or (fd == self._control.fileno() and not self._take_order()):
                     self._end_all()
                     return
-                run = self._by_fd.get(fd)
-                if run is None:
+                if run is None or self._by_fd.get(fd) is not run:
                     continue
                 if fd == run.watch:
                     self._ended(run)
