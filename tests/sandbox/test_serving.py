@@ -195,6 +195,7 @@ async def test_what_runs_may_end_when_the_server_is_stopped() -> None:
     assert left_since(before, within=1) == []
 
 
+@pytest.mark.slow
 async def test_what_does_not_end_is_ended_when_the_server_is_stopped() -> None:
     with serving("--drain-s", "0.3") as server:
         running = asyncio.create_task(server.ask(post(work("import time; time.sleep(9)"))))

@@ -257,6 +257,7 @@ def _held(env: Coder) -> tuple[object, object]:
     return key, None
 
 
+@pytest.mark.slow
 async def test_the_environment_passes_its_check() -> None:
     results = await asyncio.to_thread(check_env, Coder, n_tasks=1)
     assert [result for result in results if not result.passed] == []
