@@ -6,7 +6,6 @@ import asyncio
 import errno
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .jail.order import Order
+from .jail.removal import remove
 from .result import SandboxError, TierUnavailable
 
 _JAIL = Path(__file__).parent / "jail"
@@ -123,7 +123,7 @@ class Worker:
         self._process.kill()
         self._process.wait()
         if self._base:
-            shutil.rmtree(self._base, ignore_errors=True)
+            remove(self._base)
 
 
 def _sweep() -> None:
@@ -132,4 +132,4 @@ def _sweep() -> None:
         owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
         with suppress(OSError):
             if owner.isdigit() and folder.stat().st_uid == os.geteuid() and not os.path.exists(f"/proc/{owner}"):
-                shutil.rmtree(folder, ignore_errors=True)
+                remove(str(folder))

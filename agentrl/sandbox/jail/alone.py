@@ -8,7 +8,6 @@ not as a sum.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from .disk import exceeds
 from .order import Order
 from .policy import without_namespaces
 from .processes import ProcessTable
+from .removal import remove
 from .walls import set_limits
 
 _NOBODY = 1_879_000_000  # who a run is when root starts the pool and this user can reach the interpreter
@@ -83,18 +83,13 @@ class Alone:
         self._filter.install()
 
     def tidy(self, order: Order) -> None:
-        folder = f"{self._base}/{order.name}"
-        for path, folders, _ in os.walk(folder):
-            for name in (path, *(f"{path}/{each}" for each in folders)):
-                if not os.path.islink(name):
-                    os.chmod(name, 0o700)  # the run may have locked us out; its process is gone
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(f"{self._base}/{order.name}")
 
     def overfull(self, order: Order) -> bool:
         return exceeds(f"{self._base}/{order.name}", order.disk_bytes, order.files)
 
     def leave(self) -> None:
-        shutil.rmtree(self._base, ignore_errors=True)
+        remove(self._base)
 
     def usage(self, runs: Mapping[int, int]) -> dict[int, tuple[int, float]]:
         return {pid: self._table.usage_of_one(pid) for pid in runs} if self._table else {}

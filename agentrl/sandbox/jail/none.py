@@ -5,7 +5,6 @@ and to show that an attack does something where nothing holds it.
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,6 +12,7 @@ from contextlib import suppress
 from .disk import exceeds
 from .order import Order
 from .processes import ProcessTable
+from .removal import remove
 from .walls import set_limits
 
 
@@ -50,13 +50,13 @@ class NoWalls:
             os.killpg(int(file.read()), signal.SIGKILL)
         with suppress(OSError):
             os.unlink(note)
-        shutil.rmtree(f"{self._base}/{order.name}", ignore_errors=True)
+        remove(f"{self._base}/{order.name}")
 
     def overfull(self, order: Order) -> bool:
         return exceeds(f"{self._base}/{order.name}", order.disk_bytes, order.files)
 
     def leave(self) -> None:
-        shutil.rmtree(self._base, ignore_errors=True)
+        remove(self._base)
 
     def usage(self, runs: Mapping[int, int]) -> dict[int, tuple[int, float]]:
         return self._table.usage(runs) if self._table else {}
