@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agentrl.sandbox import SandboxPool
+from agentrl.sandbox import SandboxPool, TierUnavailable
 from agentrl.sandbox.jail.removal import remove
 
 DEEP = "import os\nfor _ in range(5000):\n    os.mkdir('d'); os.chdir('d')\nprint('done')"
@@ -52,7 +52,10 @@ async def test_a_run_that_nests_folders_leaves_nothing_and_the_pool_goes_on(
     tier: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    async with SandboxPool(tier=tier, minimum="landlock", workers=1) as pool:
-        await pool.run(DEEP)
-        assert (await pool.run("print(1)")).stdout == "1\n"
+    try:
+        async with SandboxPool(tier=tier, minimum="landlock", workers=1) as pool:
+            await pool.run(DEEP)
+            assert (await pool.run("print(1)")).stdout == "1\n"
+    except TierUnavailable as error:
+        pytest.skip(str(error))
     assert os.listdir(tmp_path) == []
