@@ -94,11 +94,16 @@ class SandboxPool:
     async def _open(self, tier: str) -> None:
         """All workers of this tier, and one run that shows that a run has its walls."""
         self.tier = tier
+        others: list[asyncio.Task[None]] = []
         try:
-            first = await self._new_worker()
-            self.workers = [first, *await asyncio.gather(*(self._new_worker() for _ in range(self._count - 1)))]
+            await self._add_worker()
+            others = [asyncio.create_task(self._add_worker()) for _ in range(self._count - 1)]
+            await asyncio.gather(*others)
             tried = await self.run("print(6 * 7)", limits=Limits())
         except BaseException:
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)  # one may have started all the same
             self._drop_workers()
             raise
         if tried.stdout != "42\n":
@@ -109,6 +114,9 @@ class SandboxPool:
         for worker in self.workers:
             worker.close()
         self.workers = []
+
+    async def _add_worker(self) -> None:
+        self.workers.append(await self._new_worker())
 
     async def _new_worker(self) -> Worker:
         worker = Worker(self.tier, self._preload, self._warm)
@@ -266,7 +274,11 @@ class SandboxPool:
         async with self._mending:
             for place, worker in enumerate(self.workers):
                 if not worker.alive:
-                    self.workers[place] = await self._new_worker()
+                    new = await self._new_worker()
+                    if self._closed:
+                        new.close()
+                        raise SandboxError("the pool was closed")
+                    self.workers[place] = new
 
     def result(self, live: LiveRun, limits: Limits, wanted: Sequence[str] = ()) -> RunResult:
         """What a run came to. If it has not ended, that is the sandbox's failure."""

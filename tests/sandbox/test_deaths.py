@@ -14,7 +14,7 @@ import time
 import psutil
 import pytest
 
-from agentrl.sandbox import SyncSandboxPool
+from agentrl.sandbox import SandboxPool, SyncSandboxPool
 from tests.processes import children, left_since, still_running
 from tests.sandbox.attack import REPOSITORY
 
@@ -117,3 +117,34 @@ def test_closing_the_pool_ends_what_runs() -> None:
         time.sleep(0.3)
     assert left_since(before, within=1) == []
     assert task.result(timeout=1).status == "infra_error"
+
+
+@pytest.mark.parametrize("tier", ["zygote", "landlock"])
+def test_a_worker_that_is_replaced_while_the_pool_closes_does_not_stay(tier: str) -> None:
+    async def closed_while_mending() -> str:
+        async with SandboxPool(tier=tier, workers=1) as pool:
+            os.kill(pool.workers[0].pid, signal.SIGKILL)
+            await asyncio.sleep(0.2)
+            run = asyncio.create_task(pool.run("print(1)"))
+            await asyncio.sleep(0.01)  # the new worker is starting
+        return (await run).status
+
+    before = children()
+    assert asyncio.run(closed_while_mending()) == "infra_error"
+    assert left_since(before, within=1) == []
+
+
+@pytest.mark.parametrize("tier", ["zygote", "landlock"])
+def test_a_pool_whose_opening_is_cancelled_leaves_nothing(tier: str) -> None:
+    async def cancelled_while_opening() -> None:
+        opening = asyncio.create_task(SandboxPool(tier=tier, workers=3).__aenter__())
+        while (
+            len(children() - before) < 2 + (tier == "zygote") and not opening.done()
+        ):  # the first stands, others start
+            await asyncio.sleep(0.005)
+        opening.cancel()
+        await asyncio.wait({opening})
+
+    before = children()
+    asyncio.run(cancelled_while_opening())
+    assert left_since(before, within=1) == []
