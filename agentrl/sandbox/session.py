@@ -71,6 +71,8 @@ class Session:
             self.pool.release(self._live)
             self._live = None
         if self._socket is not None:
+            self._loop.remove_reader(self._socket)  # of a talk that is cancelled and does not know it yet: the next
+            self._loop.remove_writer(self._socket)  # socket of this number would never be heard
             self._socket.close()
             self._socket = None
 
@@ -96,12 +98,12 @@ class Session:
     async def _ask(self, live: LiveRun, cell: str, wall_s: float) -> tuple[dict[str, Any] | None, bool]:
         """(answer, or None if there was none that makes sense; whether the limit passed)."""
         talk = asyncio.ensure_future(self._talk(cell))
-        if not live.ready.done():
-            either: set[asyncio.Future[Any]] = {live.ready, talk}
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         watch: set[asyncio.Future[Any]] = {talk, live.done}
         late = False
         try:
+            if not live.ready.done():
+                either: set[asyncio.Future[Any]] = {live.ready, talk}
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             await asyncio.wait(watch, timeout=wall_s, return_when=asyncio.FIRST_COMPLETED)
             if not talk.done() and not live.done.done():
                 late = True

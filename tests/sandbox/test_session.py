@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import time
 
@@ -103,3 +104,30 @@ def test_memory_of_a_session_is_limited(pool: SyncSandboxPool) -> None:
     with pool.session(limits=limits) as session:
         result = session.run("x = b'x' * (200 << 20)\nimport time\ntime.sleep(5)", wall_s=5)
         assert (result.status, result.lost) == ("memory", True)
+
+
+def test_a_cancelled_cell_leaves_its_descriptors_to_the_next_run(pool: SyncSandboxPool) -> None:
+    async def cut_off_and_begun_anew() -> str:
+        async with pool.pool.session() as session:
+            assert (await session.run("1")).ok
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.3):
+                    await session.run("import time; time.sleep(60)")
+            # at once: its channel gets the number of the socket that has just been closed
+            return (await asyncio.wait_for(pool.pool.run("print(42)"), 5)).stdout
+
+    assert pool.wait_for(cut_off_and_begun_anew()) == "42\n"
+
+
+def test_a_cell_that_is_cancelled_before_the_walls_stand_leaves_no_task(pool: SyncSandboxPool) -> None:
+    async def left() -> set[asyncio.Task[object]]:
+        before = asyncio.all_tasks()
+        async with pool.pool.session() as session:
+            cell = asyncio.create_task(session.run("1"))
+            await asyncio.sleep(0)
+            cell.cancel()
+            await asyncio.wait({cell})
+        await asyncio.sleep(0.05)
+        return asyncio.all_tasks() - before
+
+    assert pool.wait_for(left()) == set()
