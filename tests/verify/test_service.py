@@ -337,6 +337,8 @@ def parse(text, config, **settings):
     print("noise", flush=True)
     if "memory" in text:
         return [bytearray(1 << 40)]
+    if "deep" in text:
+        parse(text, config)
     if "abort" in text:
         os.abort()
     if "write" in text:
@@ -380,6 +382,12 @@ def test_an_answer_that_takes_too_much_memory_hits_a_limit(stand_in: Path) -> No
     with Verifier(memory_mb=256) as verifier:
         found = verifier.verify_sync("x", "\\boxed{memory+1}")
         assert (found.verdict, found.reason) == (Verdict.TIMEOUT, "over the memory limit of 256 MiB")
+
+
+@pytest.mark.parametrize(("gold", "why"), [("memory+1", "too much memory"), ("deep+1", "nested too deeply")])
+def test_a_gold_answer_that_takes_too_much_is_no_verdict_on_the_answer(stand_in: Path, gold: str, why: str) -> None:
+    with Verifier(memory_mb=256) as verifier, pytest.raises(GoldError, match=why):
+        verifier.verify_sync(gold, "\\boxed{y+1}")
 
 
 def test_an_answer_on_which_the_checker_crashes_is_a_failure_and_no_verdict(stand_in: Path) -> None:
