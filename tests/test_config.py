@@ -436,6 +436,7 @@ def test_of_servers_that_ran_already_defaults_of_started_ones_are_nobodys_choice
         ("out=elsewhere", "out is 'elsewhere'"),
         ("policy.tiny.hidden=96", "policy.tiny.hidden is 96, but the run that is gone on with was begun with 192"),
         ("policy.tiny.merges=0", "begin another run"),
+        ("policy.path=owner/other", "policy.path is 'owner/other', but the run that is gone on with was begun with"),
     ],
 )
 def test_what_a_run_cannot_change_is_refused(tmp_path: Path, override: str, said: str) -> None:

@@ -23,6 +23,7 @@ from agentrl.train.recipe import Recipe
 _FROZEN: Mapping[str, str] = {
     "seed": "its tasks and draws so far were made from it",
     "out": "its files stand there",
+    "policy.path": "its weights and its tokens come from there",
     **{f"policy.tiny.{field.name}": "its policy was made so" for field in fields(TinySettings)},
 }
 
