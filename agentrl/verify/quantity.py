@@ -66,6 +66,7 @@ _CHANGED_BEFORE = re.compile(
     re.IGNORECASE,
 )
 _WORDS_BEFORE = re.compile(r"[a-zA-Z][^0-9+*^\\<>|{}\[\]_/]*?(?=[+-]?\s*(?:US)?[$€£¥₹]?\s*[+-]?\.?[0-9])")
+_JOINED = re.compile(r"[a-zA-Z]\(?$")
 _SENTENCE_END = re.compile(
     r"(?:(?<=[0-9a-zA-Z%)\]}$])[.?]|(?<=[a-zA-Z])!)[.!?]*(?=\s\D|\s?$)|\s\((?=[^()]*\))|,?\s(?:because|since|which)\b|\n"
 )
@@ -114,6 +115,8 @@ def quantity(text: str, *, marked: bool = True) -> Quantity | NoNumber | None:
         if changed := _CHANGED_BEFORE.search(before[0]):
             return NoNumber(f"{changed[0]!r} before the number")
         text = text[before.end() :]
+        if _is_formula(before[0], text):
+            return None
         head = _HEAD.match(text)
         if head is None:
             return None
@@ -148,6 +151,14 @@ def _finite(value: Fraction) -> bool:
         while rest % prime == 0:
             rest //= prime
     return rest == 1
+
+
+def _is_formula(words: str, rest: str) -> bool:
+    """Whether letters and the number behind them are joined, as in `x+24`, `x - 24`, `f(24)` and `CO2`."""
+    words, rest = words + " " * rest.startswith(" "), rest.lstrip()
+    if rest[0] in "+-":
+        return not words.endswith((" ", ":")) or rest[1] == " " or len(words.split()[-1]) == 1
+    return rest[0] in ".0123456789" and _JOINED.search(words) is not None
 
 
 def _behind_equals(text: str) -> str:

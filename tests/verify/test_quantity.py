@@ -50,6 +50,13 @@ def test_numbers_are_read_exactly(text: str) -> None:
         assert got.value == Fraction(wanted)
 
 
+@pytest.mark.parametrize(
+    "text", ["x+24", "y-24", "x - 24", "sum + 24", "a -24", "y=x+24", "f(x)+24", "f(24)", "x24", "CO2"]
+)
+def test_letters_that_are_joined_to_a_number_are_left_to_mathematics(text: str) -> None:
+    assert quantity(text) is None
+
+
 @pytest.mark.parametrize("text", REFUSED)
 def test_words_that_change_a_number_and_second_numbers_are_refused(text: str) -> None:
     assert isinstance(quantity(text), NoNumber)
