@@ -265,6 +265,18 @@ def test_eval_with_a_script(here: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert (here / "o" / "trajectories" / "sums.parquet").is_file()
 
 
+def test_what_a_stopped_suite_leaves_names_the_scenarios_that_it_is_without(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "broken.py").write_text(BROKEN_ENV)
+    (here / "suite.toml").write_text(SUITE + '[[scenario]]\nname = "bad"\nenv = "broken.py:Broken"\ntasks = 2\n')
+    argv = ["eval", "suite.toml", "--limit", "2", "--policy", "scripted:oracle", "--json", "r.json"]
+    assert main(argv) == 1
+    kept = json.loads((here / "r.json").read_text())
+    assert (kept["missing"], kept["overall"]["episodes"]) == (["bad"], 2)
+    assert "stopped before its end; without: bad" in capsys.readouterr().out
+
+
 def test_eval_arguments_change_every_scenario(here: Path) -> None:
     (here / "suite.toml").write_text(SUITE + '[[scenario]]\nname = "few"\nenv = "calculator"\ntasks = 2\n')
     argv = ["eval", "suite.toml", "--policy", "scripted:oracle", "--limit", "5", "--temperature", "0.5"]

@@ -59,7 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
             run_stoppable(_evaluate(suite, player, settings, arguments, display, played))
     finally:
         if played:  # where a later scenario stopped, those before it are kept
-            _tell(SuiteResult(suite.name, tuple(played)), arguments)
+            missing = tuple(scenario.name for scenario in suite.scenarios[len(played) :])
+            _tell(SuiteResult(suite.name, tuple(played), missing), arguments)
     return 0
 
 

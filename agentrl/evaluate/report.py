@@ -28,6 +28,8 @@ def print_report(result: SuiteResult, console: Console, *, policy: str = "") -> 
     console.print(Text(f"Suite {result.name}" + (f", policy {policy}" if policy else ""), style="bold"))
     console.print(_table(result, plain=plain, narrow=console.width < _WIDTH), width=min(console.width, _WIDTH))
     console.print(Text("success: with its 95 % interval; n: episodes it rests on, failed ones left out", style="dim"))
+    if result.missing:
+        console.print(Text(f"stopped before its end; without: {', '.join(result.missing)}", style="bold"))
     for scenario in result.scenarios:
         _print_failures(scenario, console)
         _print_faults(scenario, console)
