@@ -239,7 +239,9 @@ class Service:
             self._queue.fail(job, f"a check had {used:.2f} s of CPU time in {seconds:g} s: the machine is too busy")
             return
         sure = used is not None and used >= SURE_SHARE * limit_s
-        if job.gold_read:
+        if not job.gold_read and used is None:  # nobody knows whether the task or the machine is at fault
+            self._queue.fail(job, f"a gold answer was not read within {limit_s:g} s")
+        elif job.gold_read:
             self._queue.finish(job, Found("timeout", f"no result within {limit_s:g} s", sure))
         else:
             self._queue.finish(job, Found("gold", f"it was not read within {limit_s:g} s", sure))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from agentrl.errors import DataError
+from agentrl.errors import DataError, VerifierFailure
 
 
 class Verdict(StrEnum):
@@ -20,8 +20,11 @@ class Verdict(StrEnum):
     TIMEOUT = "timeout"  # the check of this answer used up its time or its memory
 
 
-class GoldError(DataError):
-    """The gold answer itself cannot be read: the task is broken, and nothing was found out about the answer."""
+class GoldError(DataError, VerifierFailure):
+    """The gold answer itself cannot be read: the task is broken, and nothing was found out about the answer.
+
+    Raised in a reward it fails that episode (`failed_verifier`), not the run.
+    """
 
     def __init__(self, gold: str, why: str) -> None:
         super().__init__(f"cannot use the gold answer {clipped(gold)!r}: {why}; mend or drop this task")
