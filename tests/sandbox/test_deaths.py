@@ -138,9 +138,8 @@ def test_a_worker_that_is_replaced_while_the_pool_closes_does_not_stay(tier: str
 def test_a_pool_whose_opening_is_cancelled_leaves_nothing(tier: str) -> None:
     async def cancelled_while_opening() -> None:
         opening = asyncio.create_task(SandboxPool(tier=tier, workers=3).__aenter__())
-        while (
-            len(children() - before) < 2 + (tier == "zygote") and not opening.done()
-        ):  # the first stands, others start
+        wanted = 2 + (tier == "zygote")  # the first stands, others start
+        while len(children() - before) < wanted and not opening.done():  # noqa: ASYNC110
             await asyncio.sleep(0.005)
         opening.cancel()
         await asyncio.wait({opening})
