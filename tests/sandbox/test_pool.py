@@ -142,6 +142,14 @@ def test_memory_is_limited_as_a_sum_over_processes(zygote: SyncSandboxPool) -> N
     assert (result.status, result.error) == ("memory", "memory limit of the whole run")
 
 
+def test_memory_is_limited_where_the_first_thread_has_left(pool: SyncSandboxPool) -> None:
+    hold = "def hold():\n    time.sleep(0.2)\n    x = b'x' * (300 << 20)\n    time.sleep(5)\n    os._exit(0)"
+    leave = "threading.Thread(target=hold).start()\nctypes.CDLL(None).pthread_exit(None)"
+    limits = dataclasses.replace(LIMITS, memory_bytes=100 << 20, wall_s=10, cpu_s=10)
+    result = pool.run(f"import ctypes, os, threading, time\n{hold}\n{leave}", limits=limits)
+    assert (result.status, result.error) == ("memory", "memory limit of the whole run")
+
+
 def test_processor_time_is_limited_as_a_sum_over_processes(zygote: SyncSandboxPool) -> None:
     code = "import os\nfor _ in range(3): os.fork()\nwhile True: pass"
     result = zygote.run(code, limits=dataclasses.replace(LIMITS, wall_s=30, cpu_s=1))
