@@ -14,7 +14,7 @@ import time
 import psutil
 import pytest
 
-from agentrl.sandbox import SyncSandboxPool
+from agentrl.sandbox import SandboxPool, SyncSandboxPool
 from tests.processes import children, left_since, still_running
 from tests.sandbox.attack import REPOSITORY
 
@@ -117,3 +117,30 @@ def test_closing_the_pool_ends_what_runs() -> None:
         time.sleep(0.3)
     assert left_since(before, within=1) == []
     assert task.result(timeout=1).status == "infra_error"
+
+
+@pytest.mark.parametrize("tier", ["zygote", "landlock"])
+def test_a_fork_of_the_caller_keeps_nothing_alive(tier: str) -> None:
+    async def cancelled_after_a_fork(pool: SandboxPool) -> list[psutil.Process]:
+        idle = children()
+        task = asyncio.create_task(pool.run(SLEEP))
+        await asyncio.sleep(0.3)
+        begun = children() - idle
+        forks.append(os.fork())
+        if not forks[-1]:
+            time.sleep(30)
+            os._exit(0)
+        assert begun
+        task.cancel()
+        return await asyncio.to_thread(still_running, [psutil.Process(pid) for pid in begun], 2)
+
+    forks: list[int] = []
+    try:
+        with SyncSandboxPool(tier=tier, workers=1) as pool:
+            assert pool.wait_for(cancelled_after_a_fork(pool.pool)) == []
+            before_closing = time.monotonic()
+        assert time.monotonic() - before_closing < 1
+    finally:
+        for pid in forks:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
