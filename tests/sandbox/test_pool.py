@@ -252,3 +252,14 @@ def test_hanging_runs_hold_up_others_by_their_places_only(pool: SyncSandboxPool)
 def test_limits_are_above_zero(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="above zero"):
         Limits(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [{"output_bytes": 0.5}, {"disk_bytes": 1e8}])
+def test_limits_other_than_times_are_whole(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="whole number"):
+        Limits(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("large", [{"cpu_s": float("inf")}, {"wall_s": float("inf")}, {"address_bytes": 1 << 64}])
+def test_limits_may_be_larger_than_the_kernel_counts(pool: SyncSandboxPool, large: dict[str, float]) -> None:
+    assert pool.run("print(1)", limits=dataclasses.replace(LIMITS, **large)).ok
