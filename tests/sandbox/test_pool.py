@@ -262,7 +262,8 @@ def test_limits_other_than_times_are_whole(wrong: dict[str, float]) -> None:
 
 @pytest.mark.parametrize("large", [{"cpu_s": float("inf")}, {"wall_s": float("inf")}, {"address_bytes": 1 << 64}])
 def test_limits_may_be_larger_than_the_kernel_counts(pool: SyncSandboxPool, large: dict[str, float]) -> None:
-    assert pool.run("print(1)", limits=dataclasses.replace(LIMITS, **large)).ok
+    result = pool.run("print(1)", limits=dataclasses.replace(LIMITS, **large))
+    assert result.ok, result
 
 
 def test_sockets_hold_little_of_the_kernels_memory(pool: SyncSandboxPool) -> None:
