@@ -10,6 +10,7 @@ from typing import Protocol
 from .order import Order
 
 _MOST = 1 << 62  # that can be handed to the kernel
+_MOST_S = 1 << 30  # of processor time, which the kernel counts in nanoseconds
 
 
 class Walls(Protocol):
@@ -62,7 +63,7 @@ def set_limits(order: Order) -> None:
     _set(resource.RLIMIT_NOFILE, order.open_files)
     _set(resource.RLIMIT_NPROC, order.processes)
     if order.cpu_s:
-        seconds = math.ceil(min(order.cpu_s, _MOST))
+        seconds = math.ceil(min(order.cpu_s, _MOST_S))
         _set(resource.RLIMIT_CPU, seconds, grace=1)  # a signal first, and a second later the end
 
 
