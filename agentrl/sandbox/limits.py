@@ -9,7 +9,7 @@ MIB = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Times in seconds, sizes in bytes. Each must be above zero.
+    """Times in seconds, sizes in bytes. Each must be above zero, and all but the times whole.
 
     `wall_s` is from the start of the program, `cpu_s` the sum over its processes. `address_bytes` is for each
     process, `memory_bytes` for all of them together. `output_bytes` is for stdout and stderr each. `result_bytes` is
@@ -32,3 +32,5 @@ class Limits:
             value = getattr(self, field.name)
             if not value > 0:
                 raise ValueError(f"Limits.{field.name} is {value!r}: give a number above zero")
+            if not field.name.endswith("_s") and not isinstance(value, int):
+                raise ValueError(f"Limits.{field.name} is {value!r}: give a whole number")

@@ -138,6 +138,8 @@ class LiveRun:
             self._timer.cancel()
         if self._channel is not None:
             self._loop.remove_reader(self._channel)
+            with suppress(OSError):
+                self._channel.shutdown(socket.SHUT_RDWR)  # a fork of this process may hold it open
             self._channel.close()
             self._channel = None
         for name in ("stdout", "stderr"):

@@ -117,6 +117,8 @@ class Worker:
         self._end_process()
 
     def _end_process(self) -> None:
+        with suppress(OSError):
+            self._control.shutdown(socket.SHUT_RDWR)  # a fork of this process may hold it open
         self._control.close()
         with suppress(subprocess.TimeoutExpired):  # it ends by itself when the socket does, and clears up before
             self._process.wait(0 if self.tier == "zygote" else 2)

@@ -147,3 +147,30 @@ def test_a_pool_whose_opening_is_cancelled_leaves_nothing(tier: str) -> None:
     before = children()
     asyncio.run(cancelled_while_opening())
     assert left_since(before, within=1) == []
+
+
+@pytest.mark.parametrize("tier", ["zygote", "landlock"])
+def test_a_fork_of_the_caller_keeps_nothing_alive(tier: str) -> None:
+    async def cancelled_after_a_fork(pool: SandboxPool) -> list[psutil.Process]:
+        idle = children()
+        task = asyncio.create_task(pool.run(SLEEP))
+        await asyncio.sleep(0.3)
+        begun = children() - idle
+        forks.append(os.fork())
+        if not forks[-1]:
+            signal.pause()
+            os._exit(0)
+        assert begun
+        task.cancel()
+        return await asyncio.to_thread(still_running, [psutil.Process(pid) for pid in begun], 2)
+
+    forks: list[int] = []
+    try:
+        with SyncSandboxPool(tier=tier, workers=1) as pool:
+            assert pool.wait_for(cancelled_after_a_fork(pool.pool)) == []
+            before_closing = time.monotonic()
+        assert time.monotonic() - before_closing < 1
+    finally:
+        for pid in forks:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)

@@ -152,6 +152,14 @@ def test_memory_is_limited_as_a_sum_over_processes(zygote: SyncSandboxPool) -> N
     assert (result.status, result.error) == ("memory", "memory limit of the whole run")
 
 
+def test_memory_is_limited_where_the_first_thread_has_left(pool: SyncSandboxPool) -> None:
+    hold = "def hold():\n    time.sleep(0.2)\n    x = b'x' * (300 << 20)\n    time.sleep(5)\n    os._exit(0)"
+    leave = "threading.Thread(target=hold).start()\nctypes.CDLL(None).pthread_exit(None)"
+    limits = dataclasses.replace(LIMITS, memory_bytes=100 << 20, wall_s=10, cpu_s=10)
+    result = pool.run(f"import ctypes, os, threading, time\n{hold}\n{leave}", limits=limits)
+    assert (result.status, result.error) == ("memory", "memory limit of the whole run")
+
+
 def test_processor_time_is_limited_as_a_sum_over_processes(zygote: SyncSandboxPool) -> None:
     code = "import os\nfor _ in range(3): os.fork()\nwhile True: pass"
     result = zygote.run(code, limits=dataclasses.replace(LIMITS, wall_s=30, cpu_s=1))
@@ -254,3 +262,28 @@ def test_hanging_runs_hold_up_others_by_their_places_only(pool: SyncSandboxPool)
 def test_limits_are_above_zero(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="above zero"):
         Limits(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [{"output_bytes": 0.5}, {"disk_bytes": 1e8}])
+def test_limits_other_than_times_are_whole(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="whole number"):
+        Limits(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("large", [{"cpu_s": float("inf")}, {"wall_s": float("inf")}, {"address_bytes": 1 << 64}])
+def test_limits_may_be_larger_than_the_kernel_counts(pool: SyncSandboxPool, large: dict[str, float]) -> None:
+    result = pool.run("print(1)", limits=dataclasses.replace(LIMITS, **large))
+    assert result.ok, result
+
+
+def test_sockets_hold_little_of_the_kernels_memory(pool: SyncSandboxPool) -> None:
+    code = """
+import socket
+a, b = socket.socketpair()
+try:
+    a.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 24)
+except PermissionError:
+    print("refused")
+a.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+"""
+    assert pool.run(code).stdout == "refused\n"

@@ -80,6 +80,7 @@ _EACCES, _ENOTTY = 13, 25
 _IOCTLS = (0x5401, 0x802C542A, 0x540F, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # terminal? size, bytes left, flags
 _PRCTLS = (2, 3, 15, 16, 21, 23, 27, 29, 30, 37, 38, 39, 41, 42, 0x53564D41)  # names, timer slack, questions
 _PDEATHSIG, _SUBREAPER = 1, 36
+_SO_SNDBUF, _SO_SNDBUFFORCE = 7, 32
 _F_SETOWN, _F_SETSIG, _F_SETOWN_EX, _F_SETLEASE, _F_NOTIFY, _F_SETPIPE_SZ = 8, 10, 15, 1024, 1026, 1031
 
 EVERYWHERE: dict[str, Rule] = {
@@ -87,6 +88,7 @@ EVERYWHERE: dict[str, Rule] = {
     "personality": Only(0, (0, 0xFFFFFFFF)),
     "prlimit64": Only(0, (0,)),
     "setpriority": Only(1, (0,)),
+    "setsockopt": Never(2, (_SO_SNDBUF, _SO_SNDBUFFORCE)),  # the kernel's memory, which counts as nobody's
     "sched_setaffinity": Only(0, (0,)),
 }
 

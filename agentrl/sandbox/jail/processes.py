@@ -68,8 +68,22 @@ class ProcessTable:
         return int(fields[1]), sum(map(int, fields[11:15])) / _TICK
 
     def _resident(self, pid: int) -> int:
-        fields = self._read(f"{pid}/statm").split()
-        return int(fields[1]) * _PAGE if fields else 0
+        if pages := self._pages(pid):
+            return pages * _PAGE
+        return max(map(self._pages, self._threads(pid)), default=0) * _PAGE  # its first thread may have left the others
+
+    def _pages(self, thread: int) -> int:
+        fields = self._read(f"{thread}/statm").split()
+        return int(fields[1]) if fields else 0
+
+    def _threads(self, pid: int) -> list[int]:
+        with suppress(OSError):
+            fd = os.open(f"{pid}/task", os.O_RDONLY | os.O_DIRECTORY, dir_fd=self._proc)
+            try:
+                return [int(name) for name in os.listdir(fd)]
+            finally:
+                os.close(fd)
+        return []
 
     def _proportional_memory(self, pid: int) -> int:
         for line in self._read(f"{pid}/smaps_rollup").splitlines():

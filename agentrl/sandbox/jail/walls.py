@@ -9,6 +9,9 @@ from typing import Protocol
 
 from .order import Order
 
+_MOST = 1 << 62  # that can be handed to the kernel
+_MOST_S = 1 << 30  # of processor time, which the kernel counts in nanoseconds
+
 
 class Walls(Protocol):
     features: dict[str, object]  # what this machine gave, for the probe and for people
@@ -60,11 +63,12 @@ def set_limits(order: Order) -> None:
     _set(resource.RLIMIT_NOFILE, order.open_files)
     _set(resource.RLIMIT_NPROC, order.processes)
     if order.cpu_s:
-        seconds = math.ceil(order.cpu_s)
+        seconds = math.ceil(min(order.cpu_s, _MOST_S))
         _set(resource.RLIMIT_CPU, seconds, grace=1)  # a signal first, and a second later the end
 
 
 def _set(kind: int, value: int, grace: int = 0) -> None:
+    value = min(value, _MOST)
     hard = resource.getrlimit(kind)[1]
     most = value + grace if hard == resource.RLIM_INFINITY else min(value + grace, hard)
     resource.setrlimit(kind, (min(value, most), most))
