@@ -38,7 +38,7 @@ def test_a_killed_worker_ends_its_runs_and_is_replaced(pool: SyncSandboxPool, wh
         victim = server_of(pool).pid if whom == "server" else pool.pool.workers[0].pid
         os.kill(victim, signal.SIGKILL)
         result = await asyncio.wait_for(task, 3)
-        assert still_running(old, within=1) == []
+        assert still_running(old, within=10) == []
         return result.status
 
     assert pool.wait_for(killed_while_running()) == "infra_error"
@@ -70,7 +70,7 @@ asyncio.run(main())
         below = psutil.Process(caller.pid).children(recursive=True)
         assert len(below) >= 2 + 5
         caller.kill()
-        assert still_running(below, within=1) == []
+        assert still_running(below, within=10) == []
         deadline = time.monotonic() + 2
         while (
             folders := glob.glob(f"{tempfile.gettempdir()}/sandbox-runner-{caller.pid}-*")
@@ -101,7 +101,7 @@ def test_many_runs_leave_no_descriptor_process_or_file(pool: SyncSandboxPool) ->
         await asyncio.gather(*(pool.pool.run(programs[n % len(programs)], collect_files=["f"]) for n in range(150)))
 
     pool.wait_for(all_of_them())
-    assert left_since(before, within=1) == []
+    assert left_since(before, within=10) == []
     assert me.num_fds() == opened
     deadline = time.monotonic() + 2
     while server.num_fds() > servers and time.monotonic() < deadline:
@@ -115,8 +115,8 @@ def test_closing_the_pool_ends_what_runs() -> None:
     with SyncSandboxPool(workers=2) as pool:
         task = asyncio.run_coroutine_threadsafe(pool.pool.run(SLEEP), pool.loop)
         time.sleep(0.3)
-    assert left_since(before, within=1) == []
-    assert task.result(timeout=1).status == "infra_error"
+    assert left_since(before, within=10) == []
+    assert task.result(timeout=10).status == "infra_error"
 
 
 @pytest.mark.parametrize("tier", ["zygote", "landlock"])
@@ -131,7 +131,7 @@ def test_a_worker_that_is_replaced_while_the_pool_closes_does_not_stay(tier: str
 
     before = children()
     assert asyncio.run(closed_while_mending()) == "infra_error"
-    assert left_since(before, within=1) == []
+    assert left_since(before, within=10) == []
 
 
 @pytest.mark.parametrize("tier", ["zygote", "landlock"])
@@ -146,7 +146,7 @@ def test_a_pool_whose_opening_is_cancelled_leaves_nothing(tier: str) -> None:
 
     before = children()
     asyncio.run(cancelled_while_opening())
-    assert left_since(before, within=1) == []
+    assert left_since(before, within=10) == []
 
 
 @pytest.mark.parametrize("tier", ["zygote", "landlock"])
@@ -169,7 +169,7 @@ def test_a_fork_of_the_caller_keeps_nothing_alive(tier: str) -> None:
         with SyncSandboxPool(tier=tier, workers=1) as pool:
             assert pool.wait_for(cancelled_after_a_fork(pool.pool)) == []
             before_closing = time.monotonic()
-        assert time.monotonic() - before_closing < 1
+        assert time.monotonic() - before_closing < 1.9  # waiting for the fork's copy of the socket takes 2 s
     finally:
         for pid in forks:
             os.kill(pid, signal.SIGKILL)

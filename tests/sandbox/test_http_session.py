@@ -118,7 +118,7 @@ async def test_it_is_lost_with_its_server(number: signal.Signals) -> None:
             with pytest.raises(SessionLost):
                 await session.run("x")
         if number is not signal.SIGSTOP:
-            assert still_running(below, within=2) == []
+            assert still_running(below) == []
 
 
 @pytest.mark.parametrize(

@@ -209,7 +209,7 @@ def test_cancelling_ends_the_run(pool: SyncSandboxPool) -> None:
             await task
 
     pool.wait_for(cancelled())
-    assert left_since(before, within=1) == []
+    assert left_since(before, within=10) == []
     assert pool.run("print(1)").ok
 
 

@@ -126,7 +126,7 @@ async def test_the_deadline_is_the_servers_to_keep(narrow: Served) -> None:
     await asyncio.sleep(0.1)
     waiting = await narrow.ask(post(work("print(1)", deadline_s=0.2)))
     assert [(await running)[0], waiting[0]] == [504, 504]
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 8  # the program would take 9 s
     assert (await narrow.ask(post(work("print(1)"))))[2]["run"]["stdout"] == "1\n"
 
 
@@ -192,7 +192,7 @@ async def test_what_runs_may_end_when_the_server_is_stopped() -> None:
         assert (await running)[2]["run"]["stdout"] == "1\n"
         assert await asyncio.to_thread(server.process.wait, 10) == 0
         assert await waiting.read() == b""
-    assert left_since(before, within=1) == []
+    assert left_since(before, within=10) == []
 
 
 @pytest.mark.slow
@@ -205,7 +205,7 @@ async def test_what_does_not_end_is_ended_when_the_server_is_stopped() -> None:
         status, headers, _ = await running
         assert (status, "retry-after" in headers) == (503, True)
         assert await asyncio.to_thread(server.process.wait, 10) == 0
-        assert still_running(below, within=1) == []
+        assert still_running(below, within=10) == []
 
 
 async def test_a_killed_server_leaves_nothing() -> None:
@@ -215,7 +215,7 @@ async def test_a_killed_server_leaves_nothing() -> None:
         below = server.below()
         assert len(below) >= 4
         server.kill()
-        assert still_running(below, within=1) == []
+        assert still_running(below, within=10) == []
         await asyncio.gather(*asked, return_exceptions=True)
 
 

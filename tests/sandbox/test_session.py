@@ -48,7 +48,7 @@ def test_a_cell_that_ignores_the_interrupt_is_killed(pool: SyncSandboxPool) -> N
         assert (result.status, result.lost) == ("timeout", True)
         with pytest.raises(SessionLost, match="has ended"):
             session.run("1")
-    assert left_since(before, within=1) == []
+    assert left_since(before, within=10) == []
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_a_cell_that_ends_the_session(pool: SyncSandboxPool, cell: str, status: 
         assert (result.status, result.lost) == (status, True), result
         with pytest.raises(SessionLost):
             session.run("1")
-    assert left_since(before, within=1) == []
+    assert left_since(before, within=10) == []
 
 
 def test_a_session_without_streams_goes_on(pool: SyncSandboxPool) -> None:
@@ -96,7 +96,7 @@ def test_an_idle_session_ends(pool: SyncSandboxPool) -> None:
         time.sleep(0.5)
         with pytest.raises(SessionLost, match="idle"):
             session.run("1")
-        assert left_since(before, within=1) == []
+        assert left_since(before, within=10) == []
 
 
 def test_memory_of_a_session_is_limited(pool: SyncSandboxPool) -> None:

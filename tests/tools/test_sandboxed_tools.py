@@ -40,7 +40,7 @@ SETTINGS = RolloutSettings(
 async def nothing_is_left() -> AsyncIterator[None]:
     before, descriptors = children(), len(os.listdir("/proc/self/fd"))
     yield
-    assert left_since(before, within=2) == []
+    assert left_since(before) == []
     assert len(os.listdir("/proc/self/fd")) <= descriptors
 
 

@@ -267,7 +267,7 @@ time.sleep(60)
         parent.kill()
         parent.wait()
     assert len(family) == 3
-    assert still_running(family, within=1) == []
+    assert still_running(family) == []
 
 
 @needs_math_verify

@@ -98,7 +98,7 @@ async def test_the_deadline_makes_it_a_failure_since_the_machine_took_the_time(g
     began = time.monotonic()
     sleeper = "import time\ndef solve(n):\n    time.sleep(n)\n    return n"
     grade = await grader.grade(sleeper, expecting((0, 0), (5, 5), (5, 5)), pace=Pace(deadline_s=1.0))
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 4.5  # a case would take 5 s
     assert [case.status for case in grade.cases] == ["passed", "infra_error", "infra_error"]
     assert grade.share is None
     assert "deadline" in grade.why
