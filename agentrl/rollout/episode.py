@@ -182,6 +182,7 @@ class _Episode:
                 return _End(Outcome.TRUNCATED_TURNS)
             if len(self.stream.turns) == self.max_turns:
                 return await self._cut(Outcome.TRUNCATED_TURNS, None)
+            await self._pass()
             state_id = result.info.get("state_id")
             extension = self.chat.extend(completion.token_ids, action, result.observation)
             before = 0 if extension.rendered == "forked" else len(self.stream)
@@ -199,6 +200,7 @@ class _Episode:
         self.stream.feed(self.chat.prompt)
         self.metrics = info.get("metrics", {})
         state_id: str | None = info.get("state_id")
+        await self._pass()
         return state_id
 
     async def _complete(self, max_tokens: int, turn: int) -> Completion:
@@ -210,7 +212,9 @@ class _Episode:
         )
         scene = Scene(self.env, self.job.task, self.messages, self.rng, self.renderer)
         request = Request(self.stream.token_ids, sampling, self.episode_id, scene)
-        return await self._boundary("complete", self.engine.complete(request), EngineFailure)
+        completion = await self._boundary("complete", self.engine.complete(request), EngineFailure)
+        await self._pass()
+        return completion
 
     async def _step(self, action: AssistantMessage) -> StepResult:
         async def step() -> tuple[StepResult, Mapping[str, float]]:
@@ -258,8 +262,12 @@ class _Episode:
         except BaseException as error:  # a boundary: whatever an author's code raises is a failed episode
             raise failure(f"{verb} of {type(self.env).__name__}: {described(error)}") from error
         self.deadlines.insist()
-        await self.turnstile()
         return value
+
+    async def _pass(self) -> None:
+        """Let others use the processor. The environment is not at work, so the episode may be cut here."""
+        self.waits_for = "complete"
+        await self.turnstile()
 
     def seal(self, end: _End) -> Trajectory:
         turns = tuple(self.stream.turns)

@@ -23,6 +23,7 @@ from agentrl.render.renderer import Renderer
 from agentrl.render.tokenizer import ByteTokenizer
 from agentrl.rollout.episode import Job, run_episode
 from agentrl.rollout.settings import RolloutSettings
+from agentrl.rollout.turnstile import Turnstile
 from agentrl.trajectory import Outcome, Trajectory
 from tests.rollout.play_engine import RandomEngine
 
@@ -349,12 +350,38 @@ async def test_an_engine_that_breaks_or_hangs() -> None:
 
 
 async def test_the_episodes_deadline_truncates() -> None:
-    limits = RolloutSettings(max_tokens_per_episode=9999, episode_deadline_s=0.15)
-    engine = RandomEngine(stop=1.0, before=lambda request: asyncio.sleep(0.06))
+    limits = RolloutSettings(max_tokens_per_episode=9999, episode_deadline_s=0.75)
+    engine = RandomEngine(stop=1.0, before=lambda request: asyncio.sleep(0.3))
     trajectory = await play(Chatter(50), engine, limits)
     assert trajectory.outcome is Outcome.TRUNCATED_TIME
     assert 1 <= len(trajectory.turns) < 5
     assert trajectory.turns[-1].rewards["late"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("busy_at", "outcome", "turns", "reward"),
+    [
+        (1, Outcome.TRUNCATED_TIME, 0, 0.0),
+        (2, Outcome.TRUNCATED_TIME, 0, 0.0),
+        (3, Outcome.TRUNCATED_TIME, 1, 0.75),  # of the step, and what is late
+        (5, Outcome.TERMINATED, 2, 0.5),  # the environment had ended it: there is nothing to wait for
+    ],
+)
+async def test_an_episode_whose_time_ends_while_it_waits_for_the_processor_keeps_what_was_answered(
+    busy_at: int, outcome: Outcome, turns: int, reward: float
+) -> None:
+    class Busy(Turnstile):
+        passed = 0
+
+        async def __call__(self) -> None:
+            self.passed += 1
+            if self.passed == busy_at:
+                await asyncio.sleep(60)
+
+    limits = RolloutSettings(max_tokens_per_episode=9999, episode_deadline_s=0.3)
+    job, engine = Job(Task("go"), "g", 0), RandomEngine(stop=1.0)
+    trajectory = await run_episode(job, Chatter(2), engine, RENDERER, limits, episode_id="e", turnstile=Busy())
+    assert (trajectory.outcome, len(trajectory.turns), trajectory.reward) == (outcome, turns, reward)
 
 
 async def test_cancelling_an_episode_stops_the_engine_and_releases_it() -> None:
