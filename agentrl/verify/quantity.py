@@ -67,6 +67,7 @@ _CHANGED_BEFORE = re.compile(
 )
 _WORDS_BEFORE = re.compile(r"[a-zA-Z][^0-9+*^\\<>|{}\[\]_/]*?(?=[+-]?\s*(?:US)?[$€£¥₹]?\s*[+-]?\.?[0-9])")
 _JOINED = re.compile(r"[a-zA-Z]\(?$")
+_LISTED = re.compile(r"\(?\s*[a-zA-Z]\s*[,;]")
 _SENTENCE_END = re.compile(
     r"(?:(?<=[0-9a-zA-Z%)\]}$])[.?]|(?<=[a-zA-Z])!)[.!?]*(?=\s\D|\s?$)|\s\((?=[^()]*\))|,?\s(?:because|since|which)\b|\n"
 )
@@ -154,7 +155,9 @@ def _finite(value: Fraction) -> bool:
 
 
 def _is_formula(words: str, rest: str) -> bool:
-    """Whether letters and the number behind them are joined, as in `x+24`, `x - 24`, `f(24)` and `CO2`."""
+    """Whether letters and the number behind them are joined or a list: `x+24`, `x - 24`, `f(24)`, `CO2`, `x, 24`."""
+    if _LISTED.match(words):
+        return True
     words, rest = words + " " * rest.startswith(" "), rest.lstrip()
     if rest[0] in "+-":
         return not words.endswith((" ", ":")) or rest[1] == " " or len(words.split()[-1]) == 1

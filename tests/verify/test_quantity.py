@@ -51,7 +51,8 @@ def test_numbers_are_read_exactly(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["x+24", "y-24", "x - 24", "sum + 24", "a -24", "y=x+24", "f(x)+24", "f(24)", "x24", "CO2"]
+    "text",
+    ["x+24", "y-24", "x - 24", "sum + 24", "a -24", "y=x+24", "f(x)+24", "f(24)", "x24", "CO2", "x, 24", "a; 24"],
 )
 def test_letters_that_are_joined_to_a_number_are_left_to_mathematics(text: str) -> None:
     assert quantity(text) is None
