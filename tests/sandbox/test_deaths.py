@@ -34,7 +34,8 @@ def test_a_killed_worker_ends_its_runs_and_is_replaced(pool: SyncSandboxPool, wh
     async def killed_while_running() -> str:
         task = asyncio.create_task(pool.pool.run(SLEEP))
         await asyncio.sleep(0.3)
-        old = psutil.Process().children(recursive=True)
+        started = psutil.Process(pool.pool.workers[0].pid)
+        old = [started, *started.children(recursive=True)]
         victim = server_of(pool).pid if whom == "server" else pool.pool.workers[0].pid
         os.kill(victim, signal.SIGKILL)
         result = await asyncio.wait_for(task, 3)
