@@ -713,7 +713,14 @@ _function(
     RIGHT
     + """
 import atexit
-atexit.register(lambda: [bytearray(64 << 20) for _ in range(100)])
+def hoard():
+    kept = []
+    while True:
+        try:
+            kept.append(bytearray(1 << 20))
+        except MemoryError:
+            pass
+atexit.register(hoard)
 """,
     "",
     RIGHT,
