@@ -1,0 +1,37 @@
+"""Which installed packages a run finds, by the environment of the interpreter that started it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.sandbox.attack import REPOSITORY
+
+SCRIPT = """
+from agentrl.sandbox import SyncSandboxPool
+with SyncSandboxPool(tier={tier!r}, workers=1, preload=["behind"]) as pool:
+    print(pool.run("import behind; print(behind.VALUE)"))
+    print(pool.run("import project"))
+"""
+
+
+@pytest.mark.parametrize("tier", ["zygote", "landlock"])
+def test_packages_of_an_environment_behind_ones_own_are_found_and_projects_are_not(tier: str, tmp_path: Path) -> None:
+    behind, project = tmp_path / "lower" / "site-packages", tmp_path / "project"
+    for folder, module in ((behind, "behind"), (project, "project")):
+        folder.mkdir(parents=True)
+        (folder / f"{module}.py").write_text("VALUE = 'found'")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "upper"], check=True, timeout=120)
+    packages = next((tmp_path / "upper").glob("lib/python*/site-packages"))
+    (packages / "layer.pth").write_text(f"{behind}\n{project}\n{REPOSITORY}\n")
+    said = subprocess.run(
+        [tmp_path / "upper/bin/python", "-c", SCRIPT.format(tier=tier)], capture_output=True, text=True, timeout=120
+    )
+    if "TierUnavailable" in said.stderr and "No module named" not in said.stderr:
+        pytest.skip(said.stderr.splitlines()[-1])
+    found, hidden = said.stdout.splitlines()
+    assert "status='ok'" in found and "stdout='found\\n'" in found
+    assert "status='error'" in hidden and "No module named" in hidden
