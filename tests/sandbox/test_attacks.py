@@ -12,7 +12,7 @@ import pytest
 
 from agentrl.sandbox import Limits, SyncSandboxPool
 from tests.sandbox.asking import ASKING
-from tests.sandbox.attack import GIVEN, LIMITS, Attack, complaints, read
+from tests.sandbox.attack import ENDS, GIVEN, LIMITS, Attack, complaints, read
 from tests.sandbox.grading import GRADED
 from tests.sandbox.loading import LOADING
 from tests.sandbox.reaching import REACHING
@@ -51,10 +51,12 @@ def hold(pool: SyncSandboxPool, attack: Attack) -> None:
 
 
 def impatient(attack: Attack) -> Limits:
-    """What is expected to hang need not hang for three seconds."""
+    """What is expected to hang need not hang for ten seconds, nor what may."""
     allowed = attack.expect["status"]
     hangs = ("timeout" in allowed and "ok" not in allowed) or attack.name in HANGS
-    return dataclasses.replace(LIMITS, wall_s=0.6, cpu_s=0.5) if hangs else LIMITS
+    if hangs:
+        return dataclasses.replace(LIMITS, wall_s=0.6, cpu_s=0.5)
+    return dataclasses.replace(LIMITS, wall_s=3) if allowed == ENDS and attack.expect["kind"] == "run" else LIMITS
 
 
 @pytest.mark.parametrize("attack", named([each for each in [*REACHING, *ASKING] if "control" in each.expect]))
