@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from agentrl.cli.stopping import interrupts_held
 
 # One task, and its child, which it awaits and which ends, when it is cancelled, once there is the file `go`; "begun"
 # once both run.
@@ -84,3 +87,20 @@ def test_a_later_interrupt_ends_what_does_not_end(tmp_path: Path) -> None:
             process.send_signal(signal.SIGINT)
         out, _ = process.communicate(timeout=200)
     assert (out.splitlines()[-1], process.returncode) == ("stopped", 130)
+
+
+def test_what_is_held_is_raised_at_the_end_and_not_in_between() -> None:
+    before, reached = signal.getsignal(signal.SIGINT), []
+
+    def held() -> None:
+        with interrupts_held():
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGINT)
+                reached.append(signal.getsignal(signal.SIGINT))
+
+    with pytest.raises(KeyboardInterrupt):
+        held()
+    assert len(reached) == 2
+    assert signal.getsignal(signal.SIGINT) == before not in reached
+    with interrupts_held():
+        pass  # nobody interrupts, and nothing is raised
