@@ -228,6 +228,17 @@ async def test_abort_right_after_the_request_is_not_lost(engine: VllmEngine) -> 
     assert (await running).finish_reason == "abort"
 
 
+async def test_what_is_aborted_while_the_weights_change_is_never_sampled(engine: VllmEngine) -> None:
+    engine._no_sync.clear()
+    running = asyncio.create_task(engine.complete(request(episode_id="long", max_tokens=1000)))
+    await asyncio.sleep(0)
+    await engine.abort("long")
+    engine._no_sync.set()
+    completion = await running
+    assert (completion.finish_reason, len(completion.token_ids)) == ("abort", 0)
+    assert (engine._running, engine._unsent) == ({}, set())
+
+
 async def test_cancelling_the_task_stops_the_sampling(engine: VllmEngine) -> None:
     running = asyncio.create_task(samples_on_and_on(engine))
     await until_sampling(engine, running)

@@ -141,7 +141,7 @@ async def complaints(pool: SandboxPool, attack: Attack) -> list[str]:
     if (grown := (psutil.Process().memory_info().rss - rss) >> 20) > expect.get("supervisor_rss_mb", 300):
         wrong.append(f"this process grew by {grown} MB")
     wrong += _on_the_machine(expect, ipc)
-    if not (alive := await pool.run("print('alive')")).ok:
+    if not (alive := await pool.run("print('alive')", limits=LIMITS)).ok:
         wrong.append(f"the pool is broken afterwards: {alive}")
     return wrong if keep else []
 

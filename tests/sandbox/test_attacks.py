@@ -47,7 +47,11 @@ def hold(pool: SyncSandboxPool, attack: Attack) -> None:
     if pool.tier not in expect.get("limited_on", [pool.tier]):
         pytest.skip(f"{pool.tier} says that it does not limit this")
     pool.pool.limits = impatient(attack)
-    assert pool.wait_for(complaints(pool.pool, dataclasses.replace(attack, expect=expect))) == []
+    for _ in range(3):
+        found = pool.wait_for(complaints(pool.pool, dataclasses.replace(attack, expect=expect)))
+        if not any("before its walls stood" in each for each in found):  # a busy machine took the short time
+            break
+    assert found == []
 
 
 def impatient(attack: Attack) -> Limits:
@@ -55,7 +59,7 @@ def impatient(attack: Attack) -> Limits:
     allowed = attack.expect["status"]
     hangs = ("timeout" in allowed and "ok" not in allowed) or attack.name in HANGS
     if hangs:
-        return dataclasses.replace(LIMITS, wall_s=0.6, cpu_s=0.5)
+        return dataclasses.replace(LIMITS, wall_s=1.0, cpu_s=0.5)
     return dataclasses.replace(LIMITS, wall_s=3) if allowed == ENDS and attack.expect["kind"] == "run" else LIMITS
 
 
