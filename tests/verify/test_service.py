@@ -20,6 +20,7 @@ import pytest
 
 from agentrl.errors import ConfigError, MissingDependencyError, VerifierFailure
 from agentrl.verify import GoldError, Judgement, Verdict, Verifier
+from agentrl.verify.service import FAIR_SHARE
 
 from ..processes import still_running
 from .conftest import LIMIT_S, needs_math_verify
@@ -184,13 +185,21 @@ async def test_what_a_worker_found_is_remembered_within_bounds() -> None:
 
 
 @needs_math_verify
-async def test_a_hang_is_remembered(quick: Verifier) -> None:
-    for _ in range(20):  # on a busy machine a time-out may be unsure, and is then tried again
-        found = await quick.verify(GOLD, hang(8))
-        assert found.verdict is Verdict.TIMEOUT
-        if found.by == "cache":
-            return
-    pytest.fail("twenty time-outs, none remembered")
+async def test_a_hang_is_remembered(quick: Verifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentrl.verify.service.SURE_SHARE", FAIR_SHARE)  # on a busy machine none is sure otherwise
+    assert (await quick.verify(GOLD, hang(8))).verdict is Verdict.TIMEOUT
+    again = await quick.verify(GOLD, hang(8))
+    assert (again.verdict, again.by) == (Verdict.TIMEOUT, "cache")
+
+
+@needs_math_verify
+async def test_a_hang_of_which_nobody_can_be_sure_is_not_remembered(
+    quick: Verifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentrl.verify.service.SURE_SHARE", 100.0)
+    for _ in range(2):
+        found = await quick.verify("2\\pi+1", "\\boxed{7^{(3+4)^{(3+4)^{7}}}}")
+        assert (found.verdict, found.by) == (Verdict.TIMEOUT, "math-verify")
 
 
 @needs_math_verify
