@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 # The same examples at each run, so that what passed passes. `make test-slow` looks for new ones.
-settings.register_profile("same", derandomize=True, database=None, deadline=None)
-settings.register_profile("search", deadline=None, print_blob=True)
+# No clock decides: "too slow" would be a machine that was held up for a second.
+TIMELESS: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("same", derandomize=True, database=None, **TIMELESS)
+settings.register_profile("search", print_blob=True, **TIMELESS)
 settings.load_profile("same")
 
 # One thread each: tests run beside each other and beside subprocesses, and torch's threads wait for one another busily.

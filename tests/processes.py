@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import psutil
 
 
-def still_running(processes: Iterable[psutil.Process], within: float = 10) -> list[psutil.Process]:
+def still_running(processes: Iterable[psutil.Process], within: float = 60) -> list[psutil.Process]:
     """Those that have not ended within so many seconds. One that waits for somebody to ask how it ended has ended."""
     limit = time.monotonic() + within
     left = list(processes)
@@ -23,9 +23,13 @@ def children() -> set[int]:
     return {p.pid for p in psutil.Process().children(recursive=True) if "resource_tracker" not in _command(p)}
 
 
-def left_since(before: set[int], within: float = 10) -> list[psutil.Process]:
+def left_since(before: set[int], within: float = 60) -> list[psutil.Process]:
     """Processes below this one that were not there `before` and have not ended within so many seconds."""
-    return still_running((psutil.Process(pid) for pid in children() - before if psutil.pid_exists(pid)), within)
+    new = []
+    for pid in children() - before:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            new.append(psutil.Process(pid))
+    return still_running(new, within)
 
 
 def _command(process: psutil.Process) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -36,6 +37,29 @@ def run_stoppable(main: Coroutine[Any, Any, Result]) -> Result:
     finally:
         if stop.at is None:  # else the command is about to end, and a key that was pressed twice must not tear it apart
             signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Hold interrupts back while the block runs, which imports: raised in there, Python may print one and go on.
+
+    Raises:
+        KeyboardInterrupt: at the end, there was one; or there was another, `_SAME_PRESS_S` after the first.
+    """
+    came: list[float] = []
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        came.append(time.monotonic())
+        if came[-1] - came[0] > _SAME_PRESS_S:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, hold)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        raise KeyboardInterrupt
 
 
 class _Stop:

@@ -12,7 +12,7 @@ import tomli_w
 
 from agentrl.cli import shipped
 from agentrl.cli.output import STDOUT, write_json
-from agentrl.cli.stopping import run_stoppable
+from agentrl.cli.stopping import interrupts_held, run_stoppable
 from agentrl.config import dump_recipe, load_recipe, resume_recipe
 from agentrl.errors import ConfigError, MissingDependencyError, UserError
 from agentrl.train.display import make_display
@@ -81,7 +81,8 @@ def _recipe_path(arguments: argparse.Namespace) -> Path:
 
 
 def _train(recipe: Recipe, folder: Path, json: str | None) -> None:
-    from agentrl.train.loop import train
+    with interrupts_held():
+        from agentrl.train.loop import train
 
     with make_display(sys.stderr if json == STDOUT else sys.stdout) as display:
         summary = run_stoppable(train(recipe, folder, display=display))

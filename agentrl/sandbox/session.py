@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .pool import SandboxPool
 
 _AFTER_INTERRUPT_S = 1.0  # for a cell to end after control-C
-_LAST_WORDS_S = 0.5  # for a process that has answered nonsense, or says that it leaves, to end by itself
+_LAST_WORDS_S = 2.0  # for a process that has answered nonsense, or says that it leaves, to end by itself
 _ANSWER_CAP = 1 << 16
 _ENDINGS: dict[str, Status] = {"ok": "ok", "error": "error", "interrupted": "error", "exit": "error"}
 

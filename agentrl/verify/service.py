@@ -231,7 +231,7 @@ class Service:
         starved = used is not None and used < share * limit_s
         if starved and job.extensions < EXTENSIONS:
             job.extensions += 1
-            job.deadline += limit_s
+            job.deadline = time.monotonic() + limit_s  # not from the old one: all of it may be over after a stall
             return
         self._let_go(worker, kill=True)
         if starved:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,17 +122,18 @@ SERVER = web.AppKey("server", FakeVllm)
 
 
 def settings(*servers: FakeVllm, **changed: Any) -> EngineSettings:
+    """No deadline that a busy machine could miss: a test that waits for one sets it."""
     quick = {
         "retries": 3,
         "backoff_s": 0.02,
         "health_every_s": 0.1,
-        "health_deadline_s": 3.0,
-        "request_deadline_s": 5.0,
+        "health_deadline_s": 60.0,
+        "request_deadline_s": 60.0,
     }
     return EngineSettings(
         kind="vllm-server",
         max_context=1024,
-        vllm=VllmSettings(sync_deadline_s=2.0, start_deadline_s=20.0),
+        vllm=VllmSettings(sync_deadline_s=60.0, start_deadline_s=60.0),
         server=ServerSettings(urls=tuple(server.url for server in servers), **(quick | changed)),
     )
 
@@ -157,6 +159,13 @@ def open_sockets() -> int:
         except OSError:  # the listing's own
             continue
     return found
+
+
+async def until(true: Callable[[], Any], within_s: float = 60.0) -> None:
+    end = time.monotonic() + within_s
+    while not true():
+        assert time.monotonic() < end, "it did not come true"
+        await asyncio.sleep(0.01)
 
 
 def answers(status: int, body: str = '{"error": {"message": "out of luck"}}') -> Handler:
@@ -196,5 +205,5 @@ async def truncates(request: web.Request) -> web.StreamResponse:
 
 
 async def says_nothing(request: web.Request) -> web.StreamResponse:
-    await asyncio.sleep(60)
+    await asyncio.sleep(600)
     raise AssertionError("it was waited for")

@@ -6,12 +6,15 @@ import asyncio
 import copy
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from agentrl.engine.hf import HFEngine
+from agentrl.engine.hf import engine as engine_module
+from agentrl.engine.hf import row as row_module
 from agentrl.engine.hf.engine import compute_thread
 from agentrl.engine.settings import EngineSettings
 from agentrl.errors import EngineFailure
@@ -100,16 +103,21 @@ async def test_with_a_thread_the_loop_runs_while_the_model_computes_and_an_abort
         assert (len((await job).token_ids), (await job).finish_reason) == (1, "abort")
 
 
-async def test_a_request_tells_how_long_it_waited_for_its_turn() -> None:
+async def test_a_request_tells_how_long_it_waited_for_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that a step of the model alone moves on, by one second."""
     async with serving(MODEL, max_batch=1) as engine:
-        began = time.perf_counter()
+        decode, steps = engine._model.decode, []
+
+        def step(*arguments):  # type: ignore[no-untyped-def]
+            steps.append(1)
+            return decode(*arguments)
+
+        monkeypatch.setattr(engine._model, "decode", step)
+        for module in (engine_module, row_module):
+            monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: float(len(steps))))
         first, second = (asyncio.create_task(engine.complete(request(prompt(5), 60, episode=e))) for e in "ab")
-        waits = [(await first).queue_s, (await second).queue_s]
-        took = time.perf_counter() - began
-        assert waits[0] is not None
-        assert waits[1] is not None
-        assert 0 <= waits[0] < 0.2 * took  # it began at once
-        assert 0.3 * took < waits[1] < 0.9 * took  # the other when the first had ended
+        assert (await first).queue_s == 0.0  # it began at once
+        assert (await second).queue_s == 59.0  # when the first had ended, whose first token its prompt gave
 
 
 @pytest.mark.parametrize("threaded", [False, True])

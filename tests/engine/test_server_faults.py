@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ pytest.importorskip("aiohttp", reason="aiohttp is not installed: pip install 'ag
 
 from agentrl.engine.base import Engine
 from agentrl.engine.server import VllmServerEngine
+from agentrl.engine.settings import VllmSettings
 from agentrl.errors import EngineFailure, SyncError
 from agentrl.learner.sync import Sync
 from tests.engine.server_world import (
@@ -32,6 +33,7 @@ from tests.engine.server_world import (
     says_nothing,
     settings,
     truncates,
+    until,
 )
 
 GENERATE = "/inference/v1/generate"
@@ -59,13 +61,6 @@ async def fleet(tmp_path: Path, count: int, **changed: Any) -> AsyncIterator[tup
         for server in servers:
             await server.stop()
     await until(lambda: open_sockets() == before)
-
-
-async def until(true: Any, within_s: float = 5.0) -> None:
-    end = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < end, "it did not come true"
-        await asyncio.sleep(0.01)
 
 
 def set_version(name: object) -> Any:
@@ -136,14 +131,14 @@ async def test_a_refused_request_is_not_tried_again(tmp_path: Path) -> None:
 
 
 async def test_a_server_that_stops_answering_is_drained_and_its_requests_go_on_elsewhere(tmp_path: Path) -> None:
-    async with fleet(tmp_path, 2, request_deadline_s=60.0, health_deadline_s=0.5) as (engine, (bad, good)):
+    async with fleet(tmp_path, 2, health_deadline_s=5.0) as (engine, (bad, good)):
         bad.hold.clear()
         good.hold.clear()
         running = [asyncio.create_task(engine.complete(request(str(i)))) for i in range(6)]
         await until(lambda: bad.waiting == good.waiting == 3)
         bad.wrong |= dict.fromkeys(("/health", GENERATE), says_nothing)
         good.hold.set()
-        done = await asyncio.wait_for(asyncio.gather(*running), 5)
+        done = await asyncio.wait_for(asyncio.gather(*running), 50)  # the bad one says nothing for ten minutes
         assert all(c.token_ids.tolist() == [7, 8, 9] for c in done)
         assert good.count(GENERATE) == 7
         assert engine.metrics()["servers"] == 1
@@ -237,7 +232,8 @@ async def test_a_push_that_no_server_takes_is_a_failure(tmp_path: Path) -> None:
     async with fleet(tmp_path, 2) as (engine, servers):
         for server in servers:
             server.wrong["/collective_rpc"] = says_nothing
-        with pytest.raises(EngineFailure, match=r"sync of version 1 .*/collective_rpc did not answer within 2 s.*;.*"):
+        engine._settings = replace(engine._settings, vllm=VllmSettings(sync_deadline_s=4.0))
+        with pytest.raises(EngineFailure, match=r"sync of version 1 .*/collective_rpc did not answer within 4 s.*;.*"):
             await engine.update_weights(Weights(), 1)
         with pytest.raises(EngineFailure, match=r"no server samples: .*push of version 1 was cut short"):
             await engine.complete(request())
@@ -329,7 +325,7 @@ async def test_cancelling_closes_the_request_on_the_server(tmp_path: Path) -> No
 async def test_abort_returns_nothing_where_the_server_gives_nothing_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agentrl.engine.server.sampler.ABORT_DEADLINE_S", 0.2)
+    monkeypatch.setattr("agentrl.engine.server.sampler.ABORT_DEADLINE_S", 2.0)
     async with fleet(tmp_path, 1) as (engine, (server,)):
         server.hold.clear()
         running = asyncio.create_task(engine.complete(request("long")))
@@ -340,6 +336,20 @@ async def test_abort_returns_nothing_where_the_server_gives_nothing_back(
         (asked, *_) = server.bodies("/abort_requests")
         assert asked["request_ids"] == [f"generate-tokens-{server.bodies(GENERATE)[-1]['request_id']}"]
         await engine.abort("unknown")  # is fine
+
+
+async def test_what_is_aborted_before_it_was_sent_is_never_sent(tmp_path: Path) -> None:
+    async with fleet(tmp_path, 1) as (engine, (server,)):
+        examined = len(server.asked)
+        running = asyncio.create_task(engine.complete(request("long")))
+        await asyncio.sleep(0)  # its server is chosen
+        await engine.abort("long")
+        completion = await running
+        assert (completion.finish_reason, len(completion.token_ids)) == ("abort", 0)
+        await engine.complete(request("another"))
+        asked = [body["request_id"].split("/")[1] for body in server.bodies(GENERATE) if body["token_ids"]]
+        assert asked == ["another"]
+        assert all(path != "/abort_requests" for path, _ in server.asked[examined:])
 
 
 async def test_close_ends_what_runs(tmp_path: Path) -> None:

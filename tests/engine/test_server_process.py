@@ -74,7 +74,7 @@ def test_nothing_outlives_its_parent_its_keeper_or_its_server(manner: str, end: 
 def settings(python: str, **changed: float) -> EngineSettings:
     return EngineSettings(
         kind="vllm-server",
-        vllm=VllmSettings(start_deadline_s=changed.get("start_deadline_s", 20.0)),
+        vllm=VllmSettings(start_deadline_s=changed.get("start_deadline_s", 60.0)),
         server=ServerSettings(python=python),
     )
 
@@ -137,7 +137,7 @@ async def test_what_a_server_is_started_with(tmp_path: Path, monkeypatch: pytest
     started = ServerProcess.start(
         "some/model", replace(settings(python), server=server), dtype="float32", seed=7, number=1
     )
-    await asyncio.to_thread(started.keeper.wait, 10)
+    await asyncio.to_thread(started.keeper.wait, 60)
     said = started.log.read_text()
     assert "CUDA_VISIBLE_DEVICES=6,7\n" in said
     assert "VLLM_SERVER_DEV_MODE=1\n" in said

@@ -91,7 +91,7 @@ class Sleepy(ToolEnv):
     @tool(deadline_s=0.2)
     def hang(self) -> str:
         """Block far beyond the deadline."""
-        time.sleep(3)
+        time.sleep(20)
         return "never seen"
 
     @tool(deadline_s=0.2)

@@ -62,20 +62,21 @@ async def test_threads_are_used_again() -> None:
 
 async def test_at_most_limit_calls_run_at_once_and_all_get_their_turn() -> None:
     threads = Threads(limit=3)
-    lock, running, most = threading.Lock(), 0, 0
+    lock, running, most, three = threading.Lock(), 0, 0, threading.Barrier(3)
 
     def work(index: int) -> int:
         nonlocal running, most
         with lock:
             running += 1
             most = max(most, running)
+        three.wait(60)  # each meets two others
         time.sleep(0.01)
         with lock:
             running -= 1
         return index
 
-    results = await asyncio.gather(*(threads.run(work, index) for index in range(20)))
-    assert results == list(range(20))
+    results = await asyncio.gather(*(threads.run(work, index) for index in range(21)))
+    assert results == list(range(21))
     assert most == 3
 
 
@@ -87,10 +88,10 @@ async def test_hung_calls_do_not_keep_others_waiting() -> None:
     await asyncio.sleep(0.02)
     assert not waiting.done()  # both places are taken
     hung[0].cancel()
-    assert await asyncio.wait_for(waiting, 5) == "ran"  # the abandoned call's place was free at once
+    assert await asyncio.wait_for(waiting, 60) == "ran"  # the abandoned call's place was free at once
     hung[1].cancel()
     for _ in range(5):
-        assert await asyncio.wait_for(threads.run(lambda: "again"), 5) == "again"
+        assert await asyncio.wait_for(threads.run(lambda: "again"), 60) == "again"
     release.set()
 
 
@@ -103,9 +104,13 @@ async def test_an_abandoned_call_that_polls_ends_and_its_thread_with_it() -> Non
         while True:
             time.sleep(0.005)
 
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(threads.run(poll), 0.05)
-    seen[0].join(5)
+    call = asyncio.ensure_future(threads.run(poll))
+    while not seen:  # noqa: ASYNC110
+        await asyncio.sleep(0.005)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    seen[0].join(60)
     assert not seen[0].is_alive()
     assert threads.hung == 0
 
@@ -121,11 +126,11 @@ async def test_calls_abandoned_at_any_moment_leave_the_others_whole() -> None:
                 await asyncio.sleep(0.0005)
             if index % 2:
                 call.cancel()
-        results = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 20)
+        results = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 60)
     finally:
         threading.excepthook = before
     assert list(results[::2]) == [(None, index) for index in range(0, 400, 2)]
-    assert await asyncio.wait_for(threads.run(lambda: "free"), 5) == "free"
+    assert await asyncio.wait_for(threads.run(lambda: "free"), 60) == "free"
     assert not died
 
 
@@ -154,7 +159,7 @@ def test_a_call_that_outlives_its_loop_frees_its_place() -> None:
 
     asyncio.run(abandon())
     release.set()
-    assert asyncio.run(asyncio.wait_for(threads.run(lambda: 1), 5)) == 1
+    assert asyncio.run(asyncio.wait_for(threads.run(lambda: 1), 60)) == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
@@ -165,7 +170,7 @@ def test_a_forked_child_has_threads_of_its_own() -> None:
     child = os.fork()
     if child == 0:
         try:
-            os._exit(asyncio.run(asyncio.wait_for(threads.run(lambda: 7), 5)))
+            os._exit(asyncio.run(asyncio.wait_for(threads.run(lambda: 7), 60)))
         finally:
             os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7

@@ -14,7 +14,7 @@ import agentrl.messages
 
 def loaded_after(code: str) -> set[str]:
     script = f"import sys; before = set(sys.modules); {code}; print(*(set(sys.modules) - before))"
-    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=400)
     return {name.partition(".")[0] for name in done.stdout.split()}
 
 

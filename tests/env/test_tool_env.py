@@ -212,14 +212,39 @@ async def test_a_blocking_reward_stalls_nobody_else() -> None:
     assert (await step).reward >= 1.0
 
 
+class Meeting(Sleepy):
+    """Tools that end when eight calls have met."""
+
+    def __init__(self) -> None:
+        self.lock, self.here, self.all_here = threading.Lock(), 0, threading.Event()
+
+    def arrive(self) -> None:
+        with self.lock:
+            self.here += 1
+            if self.here == 8:
+                self.all_here.set()
+
+    @tool(deadline_s=60)
+    def meet_blocking(self) -> str:
+        """Wait in a thread."""
+        self.arrive()
+        self.all_here.wait()
+        return "blocked"
+
+    @tool(deadline_s=60)
+    async def meet(self) -> str:
+        """Wait in the event loop."""
+        self.arrive()
+        while not self.all_here.is_set():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        return "slept"
+
+
 async def test_the_calls_of_a_turn_run_together() -> None:
-    env = Sleepy()
+    env = Meeting()
     await env.reset(seed=0)
-    started = time.monotonic()
-    step = await env.step(say(*[("block", {"seconds": 0.3}), ("sleep", {"seconds": 0.3})] * 4))
-    elapsed = time.monotonic() - started
-    assert [m.content for m in step.observation] == ["blocked 0.3", "slept 0.3"] * 4
-    assert elapsed < 8 * 0.3 / 2
+    step = await env.step(say(*[("meet_blocking", {}), ("meet", {})] * 4))
+    assert [m.content for m in step.observation] == ["blocked", "slept"] * 4
 
 
 async def test_a_tool_that_never_comes_back_is_answered_at_its_deadline() -> None:
@@ -239,8 +264,19 @@ async def test_a_tool_that_never_comes_back_is_answered_at_its_deadline() -> Non
 async def test_64_episodes_at_once() -> None:
     """Blocking, sleeping and hung tools side by side: all end within one deadline, and none disturbs another."""
 
+    busy: list[float] = []
+
+    class Measured(Sleepy):
+        @tool
+        def block(self, seconds: float) -> str:
+            """Block a thread."""
+            began = time.monotonic()
+            said = super().block(seconds)
+            busy.append(time.monotonic() - began)
+            return said
+
     async def play(index: int) -> list[str]:
-        env = Sleepy()
+        env = Measured()
         await env.reset(seed=index)
         first = say(("hang", {})) if index % 8 == 0 else say(("block", {"seconds": 0.05}))
         contents = [m.content for m in (await env.step(first)).observation]
@@ -258,7 +294,7 @@ async def test_64_episodes_at_once() -> None:
     hung, well = "Error: hang did not answer within 0.2 s", "blocked 0.05"
     for index, contents in enumerate(played):
         assert contents == [hung if index % 8 == 0 else well, *["blocked 0.05", "slept 0.05"] * 3]
-    assert elapsed < 64 * 0.35 / 4  # one after another they would take 22 s
+    assert elapsed < sum(busy) / 2  # nearly that sum, 12 s, if one call waited for another
 
 
 async def test_a_cancelled_step_leaves_no_half_turn() -> None:

@@ -37,7 +37,7 @@ def ahead(engine: Any, demand: Demand, **changes: Any) -> Collector:
 
 
 async def settle() -> None:
-    for _ in range(200):
+    for _ in range(2000):  # of which a held up machine uses one to let one episode go on
         await asyncio.sleep(0)
 
 

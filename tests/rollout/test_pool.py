@@ -36,7 +36,7 @@ async def test_a_slot_is_refilled_as_soon_as_it_frees() -> None:
         if len(done) == 9:
             released.set()
 
-    await asyncio.wait_for(run_pool(range(10), work, concurrency=2), 5)
+    await asyncio.wait_for(run_pool(range(10), work, concurrency=2), 60)
     assert done == [*range(1, 10), 0]
 
 
@@ -66,16 +66,21 @@ async def test_an_error_cancels_the_others_and_surfaces_as_itself() -> None:
 
 async def test_cancelling_the_owner_leaves_nothing_running() -> None:
     ended: list[int] = []
+    begun = 0
 
     async def work(item: int) -> None:
+        nonlocal begun
+        begun += 1
         try:
-            await asyncio.sleep(30)
+            await asyncio.sleep(300)
         finally:
             ended.append(item)
 
     before = asyncio.all_tasks()
     owner = asyncio.create_task(run_pool(range(20), work, concurrency=5))
-    await asyncio.sleep(0.01)
+    while begun < 5:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.01)  # a sixth would begin about now
     owner.cancel()
     with pytest.raises(asyncio.CancelledError):
         await owner

@@ -113,7 +113,7 @@ def sample(seed: int = 0, n_tokens: int = 5, **fields: Any) -> Trajectory:
     return Trajectory(**(given | fields))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(trajectories(), max_size=4))
 def test_round_trip_is_exact(tmp_path: Path, wanted: list[Trajectory]) -> None:
     path = write_trajectories(tmp_path / "x.parquet", wanted)

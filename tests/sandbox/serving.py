@@ -39,7 +39,7 @@ class Served:
         return f"{self.scheme}://{self.host}:{self.port}"
 
     def pool(self, *more: str, **settings: Any) -> HttpPool:
-        return HttpPool([self.address, *more], token=TOKEN, **{"patience_s": 20.0, **settings})
+        return HttpPool([self.address, *more], token=TOKEN, **{"patience_s": 30.0, "silence_s": 20.0, **settings})
 
     def below(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)
@@ -47,7 +47,7 @@ class Served:
     def kill(self, number: int = signal.SIGKILL) -> None:
         os.kill(self.process.pid, number)
 
-    async def ask(self, request: bytes, within_s: float = 10) -> tuple[int, dict[str, str], dict[str, Any]]:
+    async def ask(self, request: bytes, within_s: float = 100) -> tuple[int, dict[str, str], dict[str, Any]]:
         """(status, headers, body) of the answer to plain bytes. Interim answers are left out."""
         reader, writer = await asyncio.open_connection(self.host, self.port)
         try:
@@ -98,7 +98,7 @@ def post(body: bytes, path: str = "/v1/run", **headers: str) -> bytes:
     return f"POST {path} HTTP/1.1\r\n{text}\r\n".encode() + body
 
 
-async def until(true: Callable[[], bool], within_s: float = 5) -> None:
+async def until(true: Callable[[], bool], within_s: float = 60) -> None:
     ends = time.monotonic() + within_s
     while not true():
         assert time.monotonic() < ends, "it did not happen in time"

@@ -12,7 +12,7 @@ import pytest
 
 from agentrl.sandbox import Limits, SyncSandboxPool
 from tests.sandbox.asking import ASKING
-from tests.sandbox.attack import GIVEN, LIMITS, Attack, complaints, read
+from tests.sandbox.attack import ENDS, GIVEN, LIMITS, Attack, complaints, read
 from tests.sandbox.grading import GRADED
 from tests.sandbox.loading import LOADING
 from tests.sandbox.reaching import REACHING
@@ -47,14 +47,20 @@ def hold(pool: SyncSandboxPool, attack: Attack) -> None:
     if pool.tier not in expect.get("limited_on", [pool.tier]):
         pytest.skip(f"{pool.tier} says that it does not limit this")
     pool.pool.limits = impatient(attack)
-    assert pool.wait_for(complaints(pool.pool, dataclasses.replace(attack, expect=expect))) == []
+    for _ in range(3):
+        found = pool.wait_for(complaints(pool.pool, dataclasses.replace(attack, expect=expect)))
+        if not any("before its walls stood" in each for each in found):  # a busy machine took the short time
+            break
+    assert found == []
 
 
 def impatient(attack: Attack) -> Limits:
-    """What is expected to hang need not hang for three seconds."""
+    """What is expected to hang need not hang for ten seconds, nor what may."""
     allowed = attack.expect["status"]
     hangs = ("timeout" in allowed and "ok" not in allowed) or attack.name in HANGS
-    return dataclasses.replace(LIMITS, wall_s=0.6, cpu_s=0.5) if hangs else LIMITS
+    if hangs:
+        return dataclasses.replace(LIMITS, wall_s=1.0, cpu_s=0.5)
+    return dataclasses.replace(LIMITS, wall_s=3) if allowed == ENDS and attack.expect["kind"] == "run" else LIMITS
 
 
 @pytest.mark.parametrize("attack", named([each for each in [*REACHING, *ASKING] if "control" in each.expect]))

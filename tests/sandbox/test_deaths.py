@@ -14,11 +14,13 @@ import time
 import psutil
 import pytest
 
-from agentrl.sandbox import SandboxPool, SyncSandboxPool
+from agentrl.sandbox import Limits, SandboxPool, SyncSandboxPool
 from tests.processes import children, left_since, still_running
 from tests.sandbox.attack import REPOSITORY
+from tests.sandbox.serving import until
 
 SLEEP = "import time\nprint('begun', flush=True)\ntime.sleep(60)"
+LONG = Limits(wall_s=100)
 
 
 def server_of(pool: SyncSandboxPool) -> psutil.Process:
@@ -32,14 +34,15 @@ def test_a_killed_worker_ends_its_runs_and_is_replaced(pool: SyncSandboxPool, wh
     assert pool.run("print(1)").ok
 
     async def killed_while_running() -> str:
-        task = asyncio.create_task(pool.pool.run(SLEEP))
-        await asyncio.sleep(0.3)
         started = psutil.Process(pool.pool.workers[0].pid)
+        idle = len(started.children(recursive=True))
+        task = asyncio.create_task(pool.pool.run(SLEEP, limits=LONG))
+        await until(lambda: len(started.children(recursive=True)) > idle)
         old = [started, *started.children(recursive=True)]
         victim = server_of(pool).pid if whom == "server" else pool.pool.workers[0].pid
         os.kill(victim, signal.SIGKILL)
-        result = await asyncio.wait_for(task, 3)
-        assert still_running(old, within=10) == []
+        result = await asyncio.wait_for(task, 60)
+        assert still_running(old) == []
         return result.status
 
     assert pool.wait_for(killed_while_running()) == "infra_error"
@@ -50,13 +53,15 @@ def test_a_killed_worker_ends_its_runs_and_is_replaced(pool: SyncSandboxPool, wh
 def test_a_killed_caller_leaves_nothing(tier: str) -> None:
     script = f"""
 import asyncio
-from agentrl.sandbox import SandboxPool
+import psutil
+from agentrl.sandbox import Limits, SandboxPool
 async def main():
     async with SandboxPool(tier={tier!r}, workers=2) as pool:
         async with pool.session() as session:
             await session.run("1")
-            runs = [asyncio.create_task(pool.run({SLEEP!r})) for _ in range(4)]
-            await asyncio.sleep(0.5)
+            runs = [asyncio.create_task(pool.run({SLEEP!r}, limits=Limits(wall_s=100))) for _ in range(4)]
+            while len(psutil.Process().children(recursive=True)) < 2 + 5:
+                await asyncio.sleep(0.02)
             print("running", flush=True)
             await asyncio.gather(*runs)
 asyncio.run(main())
@@ -71,8 +76,8 @@ asyncio.run(main())
         below = psutil.Process(caller.pid).children(recursive=True)
         assert len(below) >= 2 + 5
         caller.kill()
-        assert still_running(below, within=10) == []
-        deadline = time.monotonic() + 2
+        assert still_running(below) == []
+        deadline = time.monotonic() + 60
         while (
             folders := glob.glob(f"{tempfile.gettempdir()}/sandbox-runner-{caller.pid}-*")
         ) and time.monotonic() < deadline:
@@ -102,22 +107,19 @@ def test_many_runs_leave_no_descriptor_process_or_file(pool: SyncSandboxPool) ->
         await asyncio.gather(*(pool.pool.run(programs[n % len(programs)], collect_files=["f"]) for n in range(150)))
 
     pool.wait_for(all_of_them())
-    assert left_since(before, within=10) == []
-    assert me.num_fds() == opened
-    deadline = time.monotonic() + 2
-    while server.num_fds() > servers and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert server.num_fds() <= servers
-    assert glob.glob(f"{tempfile.gettempdir()}/sandbox-runner-{os.getpid()}-*/run-*") == []
+    assert left_since(before) == []
+    pool.wait_for(until(lambda: me.num_fds() == opened and server.num_fds() <= servers))
+    pool.wait_for(until(lambda: not glob.glob(f"{tempfile.gettempdir()}/sandbox-runner-{os.getpid()}-*/run-*")))
 
 
 def test_closing_the_pool_ends_what_runs() -> None:
     before = children()
     with SyncSandboxPool(workers=2) as pool:
-        task = asyncio.run_coroutine_threadsafe(pool.pool.run(SLEEP), pool.loop)
-        time.sleep(0.3)
-    assert left_since(before, within=10) == []
-    assert task.result(timeout=10).status == "infra_error"
+        idle = len(children())
+        task = asyncio.run_coroutine_threadsafe(pool.pool.run(SLEEP, limits=LONG), pool.loop)
+        pool.wait_for(until(lambda: len(children()) > idle))
+    assert left_since(before) == []
+    assert task.result(timeout=60).status == "infra_error"
 
 
 @pytest.mark.parametrize("tier", ["zygote", "landlock"])
@@ -132,7 +134,7 @@ def test_a_worker_that_is_replaced_while_the_pool_closes_does_not_stay(tier: str
 
     before = children()
     assert asyncio.run(closed_while_mending()) == "infra_error"
-    assert left_since(before, within=10) == []
+    assert left_since(before) == []
 
 
 @pytest.mark.parametrize("tier", ["zygote", "landlock"])
@@ -147,30 +149,32 @@ def test_a_pool_whose_opening_is_cancelled_leaves_nothing(tier: str) -> None:
 
     before = children()
     asyncio.run(cancelled_while_opening())
-    assert left_since(before, within=10) == []
+    assert left_since(before) == []
 
 
 @pytest.mark.parametrize("tier", ["zygote", "landlock"])
 def test_a_fork_of_the_caller_keeps_nothing_alive(tier: str) -> None:
     async def cancelled_after_a_fork(pool: SandboxPool) -> list[psutil.Process]:
         idle = children()
-        task = asyncio.create_task(pool.run(SLEEP))
-        await asyncio.sleep(0.3)
+        task = asyncio.create_task(pool.run(SLEEP, limits=LONG))
+        await until(lambda: children() - idle)
         begun = children() - idle
         forks.append(os.fork())
         if not forks[-1]:
             signal.pause()
             os._exit(0)
-        assert begun
         task.cancel()
-        return await asyncio.to_thread(still_running, [psutil.Process(pid) for pid in begun], 2)
+        return await asyncio.to_thread(still_running, [psutil.Process(pid) for pid in begun])
 
     forks: list[int] = []
     try:
-        with SyncSandboxPool(tier=tier, workers=1) as pool:
-            assert pool.wait_for(cancelled_after_a_fork(pool.pool)) == []
-            before_closing = time.monotonic()
-        assert time.monotonic() - before_closing < 1.9  # waiting for the fork's copy of the socket takes 2 s
+        took = []
+        while not took or (min(took) >= 1.9 and len(took) < 4):  # on a busy machine it may take as long all the same
+            with SyncSandboxPool(tier=tier, workers=1) as pool:
+                assert pool.wait_for(cancelled_after_a_fork(pool.pool)) == []
+                before_closing = time.monotonic()
+            took.append(time.monotonic() - before_closing)
+        assert min(took) < 1.9  # waiting for the fork's copy of the socket takes 2 s
     finally:
         for pid in forks:
             os.kill(pid, signal.SIGKILL)

@@ -19,7 +19,7 @@ from agentrl.sandbox.remote.address import Address
 from agentrl.sandbox.remote.http import Refused, answer, read_head
 from agentrl.sandbox.remote.wire import decode_run, decode_work, encode_run, encode_work
 from tests.processes import still_running
-from tests.sandbox.serving import TOKEN, serving
+from tests.sandbox.serving import TOKEN, serving, until
 
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 STATUS = answer(200, {"tier": "zygote"})
@@ -61,7 +61,7 @@ async def resetting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
 
 
 async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    await asyncio.sleep(60)
+    await asyncio.sleep(600)
 
 
 BROKEN = {
@@ -88,13 +88,13 @@ NONSENSE = {
 
 
 def pool_of(*addresses: str, **settings: object) -> HttpPool:
-    chosen = {"patience_s": 5.0, "silence_s": 0.3, "attempts": 2, **settings}
+    chosen = {"patience_s": 60.0, "silence_s": 20.0, "attempts": 2, **settings}
     return HttpPool(addresses, token=TOKEN, **chosen)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("way", [*BROKEN, *NONSENSE])
 async def test_a_server_that_fails_is_no_score(way: str) -> None:
-    async with pretending((BROKEN | NONSENSE)[way]) as address, pool_of(address, attempts=1) as pool:
+    async with pretending((BROKEN | NONSENSE)[way]) as address, pool_of(address, attempts=1, silence_s=2.0) as pool:
         result, called = await asyncio.gather(pool.run("print(1)"), pool.call("def f(): return 1", "f"))
     assert (result.status, called.run.status, called.value) == ("infra_error", "infra_error", None)
     assert result.error
@@ -103,7 +103,7 @@ async def test_a_server_that_fails_is_no_score(way: str) -> None:
 async def test_work_goes_to_another_server_when_one_fails() -> None:
     with serving() as good:
         for way, then in list(BROKEN.items())[:-1]:  # one that is silent is among those that are killed or stopped
-            async with pretending(then) as bad, pool_of(bad, good.address, silence_s=1.8) as pool:
+            async with pretending(then) as bad, pool_of(bad, good.address) as pool:
                 results = await asyncio.gather(*(pool.run(f"print({n})") for n in range(4)))
             assert [result.stdout for result in results] == ["0\n", "1\n", "2\n", "3\n"], way
 
@@ -111,13 +111,13 @@ async def test_work_goes_to_another_server_when_one_fails() -> None:
 async def test_servers_that_are_killed_or_stopped_in_mid_run() -> None:
     """What ran there is done anew elsewhere; nothing of it is left."""
     with serving() as first, serving() as second, serving() as third:
-        async with first.pool(second.address, third.address, silence_s=1.8, attempts=3) as pool:
+        async with first.pool(second.address, third.address, silence_s=6.0, attempts=5) as pool:
             running = [asyncio.create_task(pool.run(f"import time; time.sleep(0.8); print({n})")) for n in range(9)]
             await asyncio.sleep(0.6)
             below = first.below()
             first.kill()
             second.kill(signal.SIGSTOP)
-            assert still_running(below, within=10) == []
+            assert still_running(below) == []
             results = [await each for each in running]
             assert [result.stdout for result in results] == [f"{n}\n" for n in range(9)]
             second.kill()
@@ -125,7 +125,7 @@ async def test_servers_that_are_killed_or_stopped_in_mid_run() -> None:
             began = time.monotonic()
             last = await pool.run("print(1)", limits=Limits(wall_s=1))
             assert last.status == "infra_error"
-            assert time.monotonic() - began < 22
+            assert time.monotonic() - began < 120  # its patience is that of a minute
 
 
 async def test_who_is_told_to_wait_waits() -> None:
@@ -176,13 +176,12 @@ async def test_a_cancelled_run_leaves_no_connection() -> None:
     before = len(os.listdir("/proc/self/fd"))
     async with pretending(silent) as address, pool_of(address, silence_s=30) as pool:
         running = [asyncio.create_task(pool.run("1")) for _ in range(5)]
-        await asyncio.sleep(0.2)
+        await until(lambda: [server.under_way for server in pool.servers] == [5])
         for each in running:
             each.cancel()
         await asyncio.gather(*running, return_exceptions=True)
         assert [server.under_way for server in pool.servers] == [0]
-    await asyncio.sleep(0.1)
-    assert len(os.listdir("/proc/self/fd")) <= before
+    await until(lambda: len(os.listdir("/proc/self/fd")) <= before)
 
 
 async def test_where_nobody_is_there() -> None:

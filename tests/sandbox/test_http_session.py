@@ -32,14 +32,25 @@ async def test_state_stays_and_cells_end_as_at_home(served: Served) -> None:
         assert (await session.run("x * 7")).stdout == "42\n"
         failed = await session.run("1 / 0")
         assert (failed.status, failed.error, failed.tier) == ("error", "ZeroDivisionError", "zygote")
-        late = await session.run("while True: pass", wall_s=0.3)
-        assert (late.status, late.lost) == ("timeout", False)
         assert (await session.run("import time; time.sleep(1.3); x")).stdout == "6\n"  # with a beat between
         left = await session.run("exit()")
         assert (left.status, left.lost) == ("error", True)
         with pytest.raises(SessionLost, match="has ended"):
             await session.run("1")
     await nothing_runs(served)
+
+
+async def test_a_cell_that_hangs_is_interrupted(served: Served) -> None:
+    async with served.pool() as pool:
+        for _ in range(5):  # it has a second to end, which a busy machine may take from it
+            async with pool.session() as session:
+                assert (await session.run("x = 6")).ok
+                late = await session.run("while True: pass", wall_s=0.3)
+                assert late.status == "timeout"
+                if not late.lost:
+                    assert (await session.run("x")).stdout == "6\n"
+                    return
+    pytest.fail("five cells did not end when interrupted")
 
 
 async def test_cells_of_one_session_run_one_after_another(served: Served) -> None:
@@ -68,17 +79,17 @@ async def test_it_ends_with_its_client(served: Served) -> None:
 
 
 async def test_an_idle_one_ends(served: Served) -> None:
-    async with served.pool() as pool, pool.session(idle_s=0.2) as session:
+    async with served.pool() as pool, pool.session(idle_s=1.5) as session:
         assert (await session.run("1")).ok
         await nothing_runs(served)
-        with pytest.raises(SessionLost, match=r"idle for 0\.2 s"):
+        with pytest.raises(SessionLost, match=r"idle for 1\.5 s"):
             await session.run("1")
 
 
 async def test_there_are_as_many_as_the_server_allows(served: Served) -> None:
     async with served.pool() as pool:
         sessions = [await pool.session().__aenter__() for _ in range(3)]
-        async with served.pool(patience_s=0.5) as hasty:
+        async with served.pool(patience_s=2.0) as hasty:
             with pytest.raises(SandboxError, match="429: 3 sessions are open already"):
                 await hasty.session().__aenter__()
         waiting = asyncio.create_task(pool.session().__aenter__())
@@ -107,7 +118,7 @@ async def test_what_the_server_refuses(served: Served) -> None:
 )
 async def test_it_is_lost_with_its_server(number: signal.Signals) -> None:
     with serving("--drain-s", "0.2") as server:
-        async with server.pool(silence_s=1.8) as pool, pool.session() as session:
+        async with server.pool(silence_s=6.0) as pool, pool.session() as session:
             await session.run("x = 1")
             running = asyncio.create_task(session.run("import time; time.sleep(9)"))
             await asyncio.sleep(0.2)

@@ -19,7 +19,7 @@ class Coder(ToolEnv):
     """Find a number with code; the oracle squares the task's number in a file, through both tools."""
 
     max_turns = 12
-    extra_tools = (python_tool(wall_s=1, sandbox=SANDBOX), shell_tool(wall_s=1, sandbox=SANDBOX))
+    extra_tools = (python_tool(wall_s=4, sandbox=SANDBOX), shell_tool(wall_s=4, sandbox=SANDBOX))
 
     def make_task(self, seed: int) -> Task:
         return Task(prompt=f"What is {seed} * {seed}?", answer=str(seed * seed), data={"n": seed})

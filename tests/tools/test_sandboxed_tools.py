@@ -13,6 +13,7 @@ import pytest
 from agentrl import AssistantMessage
 from agentrl.engine.scripted import ScriptedEngine, canned
 from agentrl.env import Tool, check_env
+from agentrl.env.base import StepResult
 from agentrl.env.tasks import TaskSource
 from agentrl.errors import ConfigError, EnvDefinitionError, SandboxFailure
 from agentrl.render.parsers import HermesParser
@@ -41,7 +42,7 @@ async def nothing_is_left() -> AsyncIterator[None]:
     before, descriptors = children(), len(os.listdir("/proc/self/fd"))
     yield
     assert left_since(before) == []
-    assert len(os.listdir("/proc/self/fd")) <= descriptors
+    await until(lambda: len(os.listdir("/proc/self/fd")) <= descriptors)
 
 
 @pytest.fixture
@@ -93,11 +94,11 @@ async def test_long_output_keeps_head_and_tail_and_says_how_much_is_gone(env: Co
         ("import os\nos.abort()", "it crashed"),
         pytest.param(
             "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: pass",
-            "it was stopped after 1 s",
+            "it was stopped after 4 s",
             marks=pytest.mark.slow,
         ),
         ("while True: print('x' * 9999)", "it printed more than it may"),
-        ("x = b'x' * (600 << 20)\nimport time\ntime.sleep(5)", "it used more memory than it may"),
+        ("x = b'x' * (600 << 20)\nimport time\ntime.sleep(9)", "it used more memory than it may"),
     ],
 )
 async def test_a_lost_session_is_told_in_words_and_a_new_one_begins(env: Coder, code: str, why: str) -> None:
@@ -108,9 +109,12 @@ async def test_a_lost_session_is_told_in_words_and_a_new_one_begins(env: Coder, 
     assert await ask(env, "python", "1 + 1") == "2"
 
 
-async def test_a_call_that_is_late_is_interrupted_and_variables_stay(env: Coder) -> None:
+async def test_a_call_that_is_late_is_interrupted_and_variables_stay(
+    env: Coder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentrl.sandbox.session._AFTER_INTERRUPT_S", 60.0)  # however busy the machine is
     shown = await ask(env, "python", "x = 5\nwhile True: pass")
-    assert shown.endswith("[it was stopped after 1 s; variables and files are still there]")
+    assert shown.endswith("[it was stopped after 4 s; variables and files are still there]")
     assert await ask(env, "python", "x") == "5"
 
 
@@ -119,7 +123,7 @@ async def test_how_commands_end(env: Coder) -> None:
     assert await ask(env, "shell", "cat; read line; echo got $line") == "got"
     assert "syntax error" in await ask(env, "shell", "if then")
     assert "[the shell ended with exit code 7" in await ask(env, "shell", "echo bye > f; exit 7")
-    assert "[it was killed after 1 s, and the shell with it" in await ask(
+    assert "[it was killed after 4 s, and the shell with it" in await ask(
         env, "shell", "(setsid sleep 50 &) ; sleep 60"
     )
     assert await ask(env, "shell", "cat f; ps 2>/dev/null | grep -c sleep") == "bye\n0\n[exit code 1]"
@@ -137,7 +141,7 @@ async def test_calls_of_one_turn_run_in_order(env: Coder) -> None:
 async def test_a_cancelled_call_costs_the_session_and_the_model_is_told(env: Coder) -> None:
     await ask(env, "python", "x = 1")
     with env._holdings.at_hand():
-        late = asyncio.create_task(env.tools["python"].call({"code": "import time\ntime.sleep(0.9)"}))
+        late = asyncio.create_task(env.tools["python"].call({"code": "import time\ntime.sleep(60)"}))
         await asyncio.sleep(0.2)
         late.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -152,8 +156,12 @@ async def test_an_idle_session_is_begun_anew() -> None:
     env.extra_tools = (python_tool(sandbox=Sandbox(idle_s=0.1)),)
     await env.reset(seed=1)
     await ask(env, "python", "1")
-    await asyncio.sleep(0.3)
-    assert "idle for 0.1 s. Its variables and files are gone" in await ask(env, "python", "1")
+    for _ in range(20):
+        await asyncio.sleep(0.3)
+        shown = await ask(env, "python", "1")
+        if shown != "1":
+            break
+    assert "idle for 0.1 s. Its variables and files are gone" in shown
     await env.close()
 
 
@@ -218,19 +226,31 @@ async def test_episodes_at_once_share_one_pool_and_leave_nothing(env: Coder) -> 
 
 
 async def test_workers_killed_in_mid_call_are_failures_and_no_scores(env: Coder) -> None:
+    class Counted(Coder):
+        steps = 0
+
+        async def step(self, action: AssistantMessage) -> StepResult:
+            Counted.steps += 1
+            return await super().step(action)
+
     before = set(psutil.Process().children())
-    engine = ScriptedEngine(canned([said("python", "1"), said("python", "import time\ntime.sleep(0.8)"), "9"]))
+    engine = ScriptedEngine(canned([said("python", "1"), said("python", "import time\ntime.sleep(60)"), "9"]))
     jobs = [Job(TaskSource(env, "train").task(index), "g", index) for index in range(8)]
-    playing = asyncio.create_task(play(jobs, make_env=Coder, engine=engine, renderer=RENDERER, settings=SETTINGS))
-    await asyncio.sleep(0.7)
-    for worker in set(psutil.Process().children()) - before:
-        worker.kill()
-    played = [each.trajectory for each in await playing]
+    for pause_s in (0.3, 0.3, 1.0, 2.0):  # until the second calls of all, and none of them ended at its deadline
+        Counted.steps = 0
+        playing = asyncio.create_task(play(jobs, make_env=Counted, engine=engine, renderer=RENDERER, settings=SETTINGS))
+        await until(lambda: Counted.steps == 16)
+        await asyncio.sleep(pause_s)
+        for worker in set(psutil.Process().children()) - before:
+            worker.kill()
+        played = [each.trajectory for each in await playing]
+        if all(t.outcome.failed for t in played):
+            break
     assert {(t.outcome, t.reward) for t in played} == {(Outcome.FAILED_SANDBOX, None)}
 
 
 async def test_a_cancelled_rollout_leaves_nothing(env: Coder) -> None:
-    engine = ScriptedEngine(canned([said("shell", "sleep 0.9 & sleep 0.9"), "9"]))
+    engine = ScriptedEngine(canned([said("shell", "sleep 60 & sleep 60"), "9"]))
     jobs = [Job(TaskSource(env, "train").task(index), "g", index) for index in range(8)]
     playing = asyncio.create_task(play(jobs, make_env=Coder, engine=engine, renderer=RENDERER, settings=SETTINGS))
     await asyncio.sleep(0.5)

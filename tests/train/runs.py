@@ -19,7 +19,7 @@ def command(*arguments: object) -> list[str]:
 
 
 def run(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=600)
     assert done.returncode == code, done.stdout + done.stderr
     return done
 
@@ -34,12 +34,12 @@ def lines(folder: Path) -> list[dict[str, float]]:
 
 def wait_for_step(process: subprocess.Popen[str], folder: Path, step: int) -> None:
     """Until the run has recorded an RL step."""
-    limit = time.monotonic() + 200
+    limit, path = time.monotonic() + 600, folder / "metrics.jsonl"
     while time.monotonic() < limit:
-        assert process.poll() is None, process.stdout.read() if process.stdout else ""
-        path = folder / "metrics.jsonl"
+        ended = process.poll() is not None  # looked at first: it may record its last steps and end while we look
         if path.exists() and f'"stage": "rl", "step": {step},' in path.read_text():
             return
+        assert not ended, process.stdout.read() if process.stdout else ""
         time.sleep(0.02)
     raise AssertionError(f"no step {step} in time")
 

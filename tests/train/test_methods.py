@@ -76,7 +76,7 @@ def test_a_killed_run_with_critic_and_memory_ends_as_if_it_had_not_been(recipe_f
     )
     wait_for_step(process, killed, 3)
     process.send_signal(signal.SIGKILL)
-    process.wait(10)
+    process.wait(60)
     run("train", "--resume", killed)
     for name, tensor in weights(whole / "checkpoints/step-00006").items():
         assert torch.equal(tensor, weights(killed / "checkpoints/step-00006")[name]), name

@@ -9,6 +9,8 @@ import pytest
 
 from agentrl.verify import Verifier
 
+LIMIT_S = 2.0  # short
+
 needs_math_verify = pytest.mark.skipif(
     importlib.util.find_spec("math_verify") is None, reason="math-verify is not installed (the extra `math`)"
 )
@@ -24,7 +26,10 @@ def warm() -> Iterator[Verifier]:
 
 @pytest.fixture(scope="session")
 def quick() -> Iterator[Verifier]:
-    """One with a short limit, for all tests that hang or kill its workers: it is whole again after each of them."""
-    with Verifier(limit_s=0.5) as verifier:
+    """One with a short limit, for all tests that hang or kill its workers: it is whole again after each of them.
+
+    Not so short that a check gets no processor in four times that on a busy machine, which is then a failure.
+    """
+    with Verifier(limit_s=LIMIT_S) as verifier:
         verifier.ready_sync()
         yield verifier

@@ -20,9 +20,10 @@ import pytest
 
 from agentrl.errors import ConfigError, MissingDependencyError, VerifierFailure
 from agentrl.verify import GoldError, Judgement, Verdict, Verifier
+from agentrl.verify.service import FAIR_SHARE
 
 from ..processes import still_running
-from .conftest import needs_math_verify
+from .conftest import LIMIT_S, needs_math_verify
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLD = "2\\pi"
@@ -73,7 +74,7 @@ def test_threads_and_two_event_loops_at_once() -> None:
     async def ask_async() -> list[Verdict]:
         return verdicts(await asyncio.gather(*(verifier.verify(*pair) for pair in PAIRS)))
 
-    with Verifier(limit_s=0.5) as verifier:
+    with Verifier(limit_s=LIMIT_S) as verifier:
         ways = {
             **{f"thread {n}": lambda n=n: found.update({f"thread {n}": ask_all(verifier)}) for n in range(4)},
             **{f"loop {n}": lambda n=n: found.update({f"loop {n}": asyncio.run(ask_async())}) for n in range(2)},
@@ -92,12 +93,12 @@ def test_child_processes(method: str, warm: Verifier) -> None:
     """A forked child inherits a verifier that runs, a spawned one gets a pickled copy; each starts its own workers."""
     context = multiprocessing.get_context(method)
     answers: multiprocessing.Queue[list[Verdict] | list[int]] = context.Queue()
-    with Verifier(limit_s=0.5) as verifier:
+    with Verifier(limit_s=LIMIT_S) as verifier:
         verifier.ready_sync()
         child = context.Process(target=in_child, args=(verifier, answers))
         child.start()
-        assert answers.get(timeout=60) == WANTED
-        processes = {pid for pid in answers.get(timeout=60) if isinstance(pid, int)}
+        assert answers.get(timeout=200) == WANTED
+        processes = {pid for pid in answers.get(timeout=200) if isinstance(pid, int)}
         child.join()
         assert processes.isdisjoint(process.pid for process in family(verifier))
         assert ask_all(verifier) == WANTED  # the parent's workers did not notice
@@ -109,7 +110,7 @@ def test_child_processes(method: str, warm: Verifier) -> None:
 def test_a_forked_child_that_closes_or_exits_leaves_the_parents_workers_alone() -> None:
     with Verifier(limit_s=5) as verifier:
         verifier.ready_sync()
-        pids = verifier.worker_pids()
+        pids = [worker.pid for worker in family(verifier)[1:]]
         child = os.fork()
         if child == 0:
             try:
@@ -184,13 +185,21 @@ async def test_what_a_worker_found_is_remembered_within_bounds() -> None:
 
 
 @needs_math_verify
-async def test_a_hang_is_remembered(quick: Verifier) -> None:
-    for _ in range(20):  # on a busy machine a time-out may be unsure, and is then tried again
-        found = await quick.verify(GOLD, hang(8))
-        assert found.verdict is Verdict.TIMEOUT
-        if found.by == "cache":
-            return
-    pytest.fail("twenty time-outs, none remembered")
+async def test_a_hang_is_remembered(quick: Verifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentrl.verify.service.SURE_SHARE", FAIR_SHARE)  # on a busy machine none is sure otherwise
+    assert (await quick.verify(GOLD, hang(8))).verdict is Verdict.TIMEOUT
+    again = await quick.verify(GOLD, hang(8))
+    assert (again.verdict, again.by) == (Verdict.TIMEOUT, "cache")
+
+
+@needs_math_verify
+async def test_a_hang_of_which_nobody_can_be_sure_is_not_remembered(
+    quick: Verifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentrl.verify.service.SURE_SHARE", 100.0)
+    for _ in range(2):
+        found = await quick.verify("2\\pi+1", "\\boxed{7^{(3+4)^{(3+4)^{7}}}}")
+        assert (found.verdict, found.by) == (Verdict.TIMEOUT, "math-verify")
 
 
 @needs_math_verify
@@ -204,7 +213,7 @@ async def test_close_leaves_no_process_and_fails_what_waits() -> None:
     for found in await asyncio.gather(*waiting, return_exceptions=True):
         assert isinstance(found, VerifierFailure)
         assert "closed" in str(found)
-    assert still_running(processes, within=0) == []
+    assert still_running(processes) == []
     await verifier.aclose()  # again, without harm
     for pair in PAIRS[:1] + PAIRS[3:4]:
         with pytest.raises(VerifierFailure, match="is closed"):
@@ -255,7 +264,7 @@ if {busy}:
         verifier._running().submit("2", f"{{base}}^{{{{9^{{{{9^{{{{9}}}}}}}}}}}}")
     time.sleep(0.5)
 print("ready", flush=True)
-time.sleep(60)
+time.sleep(600)
 """
     parent = subprocess.Popen(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True
@@ -305,7 +314,7 @@ async def test_a_killed_fork_server_is_started_anew(quick: Verifier) -> None:
 
 @needs_math_verify
 async def test_a_stopped_worker_is_the_machines_failure_and_no_verdict() -> None:
-    async with Verifier(limit_s=0.3, workers=1) as verifier:
+    async with Verifier(limit_s=1.0, workers=1) as verifier:
         await verifier.ready()
         (pid,) = verifier.worker_pids()
         os.kill(pid, signal.SIGSTOP)
@@ -343,9 +352,11 @@ def parse(text, config, **settings):
         os.abort()
     if "write" in text:
         open(os.environ["STAND_IN_FILE"], "w").write("x")
+    if "hang" in text:
+        while True: pass
     if "start" in text:
         for own_session in (False, True):
-            subprocess.Popen(["sleep", "60"], start_new_session=own_session)
+            subprocess.Popen(["sleep", "600"], start_new_session=own_session)
         while True: pass
     return [1]
 
@@ -364,18 +375,26 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def test_processes_that_an_answer_started_die_with_its_worker(stand_in: Path) -> None:
-    with Verifier(limit_s=1, workers=1) as verifier:
+    with Verifier(limit_s=5, workers=1) as verifier:
         verifier.ready_sync()
         (worker,) = (psutil.Process(pid) for pid in verifier.worker_pids())
         asked = threading.Thread(target=verifier.verify_sync, args=("x", "\\boxed{start+1}"))
         asked.start()
-        deadline = time.monotonic() + 10
-        while len(started := worker.children()) < 2 and time.monotonic() < deadline:
+        while asked.is_alive() and names(started := worker.children()) != ["sleep", "sleep"]:
             time.sleep(0.02)
-        assert sorted(process.name() for process in started) == ["sleep", "sleep"]
+        assert names(started) == ["sleep", "sleep"]
         asked.join()
         assert still_running(started) == []
         assert verifier.verify_sync("x", "\\boxed{y+1}").correct
+
+
+def names(processes: list[psutil.Process]) -> list[str]:
+    """Of those that there are yet; of one that was forked and not begun, what its parent is called."""
+    found = []
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found.append(process.name())
+    return found
 
 
 def test_an_answer_that_takes_too_much_memory_hits_a_limit(stand_in: Path) -> None:
@@ -384,9 +403,12 @@ def test_an_answer_that_takes_too_much_memory_hits_a_limit(stand_in: Path) -> No
         assert (found.verdict, found.reason) == (Verdict.TIMEOUT, "over the memory limit of 256 MiB")
 
 
-@pytest.mark.parametrize(("gold", "why"), [("memory+1", "too much memory"), ("deep+1", "nested too deeply")])
+@pytest.mark.parametrize(
+    ("gold", "why"),
+    [("memory+1", "too much memory"), ("deep+1", "nested too deeply"), ("hang+1", "it was not read within 2 s")],
+)
 def test_a_gold_answer_that_takes_too_much_is_no_verdict_on_the_answer(stand_in: Path, gold: str, why: str) -> None:
-    with Verifier(memory_mb=256) as verifier, pytest.raises(GoldError, match=why):
+    with Verifier(limit_s=LIMIT_S, memory_mb=256) as verifier, pytest.raises(GoldError, match=why):
         verifier.verify_sync(gold, "\\boxed{y+1}")
 
 
@@ -450,7 +472,7 @@ def test_errors_and_verifiers_can_be_pickled() -> None:
 
 def family(verifier: Verifier) -> list[psutil.Process]:
     """The fork server and the workers, once both are there."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while len(verifier.worker_pids()) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
     workers = [psutil.Process(pid) for pid in verifier.worker_pids()]

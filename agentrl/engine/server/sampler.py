@@ -104,7 +104,7 @@ class Sampler:
     async def _sample(self, server: Server, request: Request, running: _Running, max_tokens: int) -> Completion:
         running.server = server
         server.load += 1
-        running.call = asyncio.create_task(self._ask(server, request, running.request_id, max_tokens))
+        running.call = asyncio.create_task(self._ask(server, request, running, max_tokens))
         try:
             return await running.call
         except asyncio.CancelledError:
@@ -121,10 +121,12 @@ class Sampler:
             server.load -= 1
             running.server = running.call = None
 
-    async def _ask(self, server: Server, request: Request, request_id: str, max_tokens: int) -> Completion:
+    async def _ask(self, server: Server, request: Request, running: _Running, max_tokens: int) -> Completion:
         """One try on one server; a server that fails it is drained until its health is known again."""
+        if running.aborted:  # between the choice of the server and this task's first step
+            return _nothing()
         now, (name, _) = len(server.weights) - 1, server.weights[-1]
-        body = generate_body(request, request_id=request_id, max_tokens=max_tokens, weights=name)
+        body = generate_body(request, request_id=running.request_id, max_tokens=max_tokens, weights=name)
         try:
             answer = await server.generate(body, self._settings.request_deadline_s)
             read = read_answer(answer, request.sampling, max_tokens=max_tokens, weights=dict(server.weights[now:]))
@@ -150,6 +152,7 @@ class Sampler:
         call, server = running.call, running.server
         if call is None or server is None:
             return  # it waits for a server: it sees the mark
+        await asyncio.sleep(0)  # what was to be sent next is not: it sees the mark as well
         with contextlib.suppress(TimeoutError, HttpError):
             async with asyncio.timeout(ABORT_DEADLINE_S):
                 while not call.done():  # asked too early, a server does not know the request yet

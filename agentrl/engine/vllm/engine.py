@@ -75,6 +75,7 @@ class VllmEngine:
         self._processes: list[Any] = []  # the engine core, its workers and what they started
         self._log: Path | None = None  # what the children say; None: on the terminal
         self._running: dict[str, str] = {}  # episode id -> vLLM's request id
+        self._unsent: set[str] = set()  # request ids that wait for the end of a sync; an aborted one is taken out
         self._request_number = itertools.count()
         self._no_sync = asyncio.Event()  # cleared while weights change: no request enters then
         self._no_sync.set()
@@ -184,7 +185,20 @@ class VllmEngine:
             return AsyncLLM.from_vllm_config(config, disable_log_stats=True)
 
     async def complete(self, request: Request) -> Completion:
-        await self._no_sync.wait()
+        request_id = f"{request.episode_id}/{next(self._request_number)}"
+        self._running[request.episode_id] = request_id
+        self._unsent.add(request_id)
+        try:
+            await self._no_sync.wait()
+            if request_id not in self._unsent:
+                return Completion(np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.int64), "abort")
+            self._unsent.remove(request_id)
+            return await self._complete(request, request_id)
+        finally:
+            self._unsent.discard(request_id)
+            self._running.pop(request.episode_id, None)
+
+    async def _complete(self, request: Request, request_id: str) -> Completion:
         llm = self._sampler()
         room = self.max_context - len(request.prompt_ids)
         if room < 1:
@@ -194,8 +208,6 @@ class VllmEngine:
             )
         if len(request.prompt_ids) and not 0 <= request.prompt_ids.min() <= request.prompt_ids.max() < self._vocabulary:
             raise EngineFailure(f"a prompt holds a token id outside the model's vocabulary of {self._vocabulary}")
-        request_id = f"{request.episode_id}/{next(self._request_number)}"
-        self._running[request.episode_id] = request_id
         try:
             output = await self._sample(llm, request, room, request_id)
         except asyncio.CancelledError:
@@ -203,8 +215,6 @@ class VllmEngine:
             raise
         except Exception as error:
             raise EngineFailure(self._broken or f"vLLM could not sample: {self._explain(error)}") from error
-        finally:
-            self._running.pop(request.episode_id, None)
         if self._broken is not None:
             raise EngineFailure(self._broken)
         return _completion(output)
@@ -235,7 +245,9 @@ class VllmEngine:
 
     async def abort(self, episode_id: str) -> None:
         request_id = self._running.get(episode_id)
-        if request_id is not None:
+        if request_id in self._unsent:
+            self._unsent.remove(request_id)
+        elif request_id is not None:
             await self._sampler().abort(request_id)
 
     def release(self, episode_id: str) -> None:

@@ -6,10 +6,12 @@ import asyncio
 import os
 import signal
 
+import psutil
 import pytest
 
 from agentrl.sandbox import Limits, SandboxPool
 from agentrl.sandbox.grading import CodeTask, Grade, Grader, Pace
+from tests.sandbox.serving import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -235,14 +237,14 @@ async def test_several_functions_and_helpers_of_the_task(grader: Grader) -> None
 
 
 async def test_tests_that_do_not_end(grader: Grader, pool: SandboxPool) -> None:
-    short = Grader(pool, limits=Limits(wall_s=1.5, cpu_s=0.7))
+    short = Grader(pool, limits=Limits(wall_s=6, cpu_s=0.7))
     for loop in ("while True: pass", "import time; time.sleep(99)"):
         grade = await graded(short, DOUBLE, f"def check(candidate):\n    candidate(1)\n    {loop}")
         assert statuses(grade) == {"check": "timeout"}
 
 
 async def test_many_grades_at_once_do_not_wait_for_each_other_for_ever(pool: SandboxPool) -> None:
-    grader = Grader(pool, pace=Pace(deadline_s=60))
+    grader = Grader(pool, pace=Pace(deadline_s=200))
     tests = "def check(candidate):\n    for n in range(4): assert candidate(n) == 2 * n"
     grades = await asyncio.gather(*(graded(grader, DOUBLE, tests) for _ in range(40)))
     assert all(grade.passed for grade in grades)
@@ -281,8 +283,10 @@ async def test_a_worker_that_dies_is_no_verdict() -> None:
     async with SandboxPool(workers=1) as own:
         tests = "def check(candidate):\n    assert candidate(9) == 1"
         slow = "import time\ndef double(x): time.sleep(x)"
+        worker = psutil.Process(own.workers[0].pid)
+        idle = len(worker.children(recursive=True))
         running = asyncio.create_task(graded(Grader(own), slow, tests))
-        await asyncio.sleep(0.7)
+        await until(lambda: len(worker.children(recursive=True)) > idle)
         os.kill(own.workers[0].pid, signal.SIGKILL)
         grade = await running
         assert grade.failed, grade
@@ -299,6 +303,7 @@ async def test_tests_may_import_the_functions(grader: Grader) -> None:
 
 async def test_tests_of_pytest(grader: Grader) -> None:
     tests = """
+import psutil
 import pytest
 def test_raises():
     with pytest.raises(TypeError): double(None)
