@@ -9,7 +9,7 @@ import pytest
 from agentrl.sandbox import SyncSandboxPool, TierUnavailable
 from tests.sandbox.attack import LIMITS, canaries
 
-WALLED = ("zygote", "landlock")
+WALLED = ("zygote", "landlock", "bwrap")
 
 
 def opened(tier: str, **settings: object) -> Iterator[SyncSandboxPool]:

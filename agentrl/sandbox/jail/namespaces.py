@@ -13,10 +13,11 @@ from typing import NoReturn
 
 from . import landlock, root, seccomp, trees
 from . import syscalls as sc
+from .child import forked
 from .order import Order
 from .policy import with_namespaces
 from .processes import ProcessTable
-from .walls import set_limits
+from .walls import Birth, set_limits
 
 RUN_ID = 1000  # user and group of a run, as it sees itself
 _OUTER_IDS = (1_879_000_000, 64_999)  # who that is outside when root starts the pool: nobody who owns anything
@@ -43,6 +44,9 @@ class Namespaces:
             self._table = ProcessTable(self._proc)
         self._filter = sc.Filter(seccomp.build(with_namespaces(unix_sockets=self._landlock >= 6)))
         self.features = {"landlock": self._landlock, "proc": has_proc, "root": os.getuid() == 0}
+
+    def start(self, order: Order, descriptors: list[int]) -> Birth:
+        return forked(order, descriptors, self)
 
     def fork(self) -> int:
         sc.unshare(sc.CLONE_NEWPID)

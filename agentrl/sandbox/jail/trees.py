@@ -32,19 +32,25 @@ def inside_names(folders: list[str]) -> list[tuple[str, str]]:
     ]
 
 
+def paths_inside(places: list[tuple[str, str]]) -> list[str]:
+    """`sys.path`, as it is inside."""
+    return [name for path in sys.path if (name := moved(path, places))]
+
+
 def move_interpreter(places: list[tuple[str, str]]) -> None:
     """The interpreter looks for its modules under their names inside, and nowhere else."""
-    sys.path[:] = [moved for path in sys.path if (moved := _moved(path, places))]
+    sys.path[:] = paths_inside(places)
     sys.path_importer_cache.clear()
     for name in ("prefix", "exec_prefix", "base_prefix", "base_exec_prefix", "executable", "_base_executable"):
-        setattr(sys, name, _moved(getattr(sys, name), places) or getattr(sys, name))
+        setattr(sys, name, moved(getattr(sys, name), places) or getattr(sys, name))
     sys.executable = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
     for module in list(sys.modules.values()):
         if path := getattr(module, "__path__", None):
-            module.__path__ = [_moved(each, places) or each for each in path]
+            module.__path__ = [moved(each, places) or each for each in path]
 
 
-def _moved(path: str, places: list[tuple[str, str]]) -> str | None:
+def moved(path: str, places: list[tuple[str, str]]) -> str | None:
+    """Where a path stands inside, or None if it is not to be seen there."""
     for outside, inside in places:
         if _below(path, outside):
             return inside + path[len(outside) :]
