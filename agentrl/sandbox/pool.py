@@ -25,7 +25,7 @@ from .session import Session
 from .verdict import judge
 from .worker import Worker
 
-_AUTOMATIC = ("zygote", "landlock")
+_AUTOMATIC = ("zygote", "bwrap", "landlock")
 
 
 class SandboxPool:

@@ -36,6 +36,7 @@ from .walls import Birth
 
 _CODE = "/python/jail"
 _NAMESPACES = ("user", "pid", "net", "ipc", "uts")
+_REACHED = ("/mnt", "/media", "/srv", "/tmp")
 _TRIAL_S = 30
 _SPARE_NUMBERS = 200  # above all that descriptors are put to
 
@@ -59,7 +60,7 @@ class Bubblewrap:
         self._base = base
         self._preload, self._warm = list(preload), warm
         self._user: int | None = None
-        self._mounted = False
+        self._store = base  # where what runs are shown of this package stands
         self._held: dict[str, _Held] = {}  # by the order's name
 
     def prepare(self) -> None:
@@ -72,7 +73,7 @@ class Bubblewrap:
         self._table = ProcessTable(os.open("/proc", os.O_RDONLY | os.O_DIRECTORY))
         sc.adopt_orphans()
         self._become_nobody()
-        self._write_base()
+        self._fill_store()
         self._look_around()
         version = re.search(r"[\d.]+", self._try("--version"))
         self._try(*self._walls(1 << 20), *self._interpreter, "-c", "pass")
@@ -93,10 +94,11 @@ class Bubblewrap:
         with suppress(OSError):
             sc.unshare(sc.CLONE_NEWNS)
             sc.mount("", "/", flags=sc.MS_REC | sc.MS_PRIVATE)
-            sc.mount("tmpfs", self._base, "tmpfs", sc.MS_NOSUID | sc.MS_NODEV, "mode=711,size=16m")
-            self._mounted = True
-            for number, (outside, _) in enumerate(self._places):
-                place = f"{self._base}/place{number}"
+            store = _unused([self._program, __file__, *sys.path, *self._sources])
+            sc.mount("tmpfs", store, "tmpfs", sc.MS_NOSUID | sc.MS_NODEV, "mode=711,size=16m")
+            self._store = store
+            for number, outside in enumerate(self._sources):
+                place = f"{store}/place{number}"
                 os.mkdir(place)
                 sc.mount(outside, place, flags=sc.MS_BIND | sc.MS_REC)
                 sc.seal_mounts(place)
@@ -106,16 +108,16 @@ class Bubblewrap:
             self._user = NOBODY
             os.chmod(self._base, 0o711)
 
-    def _write_base(self) -> None:
+    def _fill_store(self) -> None:
         """What runs get to see of this package, and an /etc. Once, and read-only to them."""
         old = os.umask(0o022)
         for name in ("etc/alternatives", "jail/sandbox_jail"):
-            os.makedirs(f"{self._base}/{name}")
+            os.makedirs(f"{self._store}/{name}")
         for source in Path(__file__).parent.glob("*.py"):
             place = f"sandbox_jail/{source.stem}.pyc"
-            py_compile.compile(str(source), f"{self._base}/jail/{place}", f"{_CODE}/{place}", doraise=True)
-        root.fill_etc(f"{self._base}/etc")
-        Path(f"{self._base}/filter").write_bytes(seccomp.build(with_namespaces(unix_sockets=True)))
+            py_compile.compile(str(source), f"{self._store}/jail/{place}", f"{_CODE}/{place}", doraise=True)
+        root.fill_etc(f"{self._store}/etc")
+        Path(f"{self._store}/filter").write_bytes(seccomp.build(with_namespaces(unix_sockets=True)))
         os.umask(old)
 
     def _look_around(self) -> None:
@@ -127,7 +129,7 @@ class Bubblewrap:
         self._command = [*self._interpreter, "-c", text]
         shown = [pair for pair in root.system_folders() if pair[0] != "/etc/alternatives"]
         shown += [(self._sources[outside], inside) for outside, inside in self._places]
-        shown += [(f"{self._base}/jail", _CODE), (f"{self._base}/etc", "/etc")]
+        shown += [(f"{self._store}/jail", _CODE), (f"{self._store}/etc", "/etc")]
         shown += [(name, name) for name in trees.SYSTEM if name == "/etc/alternatives" and os.path.isdir(name)]
         self._root = [word for outside, inside in shown for word in ("--ro-bind", outside, inside)]
         for name, target in root.system_links().items():
@@ -153,7 +155,7 @@ class Bubblewrap:
 
     def _try(self, *words: str) -> str:
         """Runs it as for a run, and returns what it wrote. Raises OSError with its own words if it fails."""
-        with open(f"{self._base}/filter", "rb") as file:
+        with open(f"{self._store}/filter", "rb") as file:
             os.dup2(file.fileno(), FILTER)
         try:
             ended = subprocess.run(
@@ -182,7 +184,7 @@ class Bubblewrap:
         """In the new process: `bwrap`, with the descriptors where `inside` looks for them and no others."""
         try:
             channel, stdin, stdout, stderr, payload, *spare = descriptors
-            given = [stdin, stdout, stderr, greeting, channel, payload, os.open(f"{self._base}/filter", os.O_RDONLY)]
+            given = [stdin, stdout, stderr, greeting, channel, payload, os.open(f"{self._store}/filter", os.O_RDONLY)]
             given = [fcntl.fcntl(fd, fcntl.F_DUPFD, _SPARE_NUMBERS) for fd in (*given, *spare)]
             for target, fd in enumerate(given):
                 os.dup2(fd, target)
@@ -208,10 +210,11 @@ class Bubblewrap:
     def _end_strangers(self) -> None:
         """What a `bwrap` has left here that ended before its run was adopted."""
         known = {held.pid for held in self._held.values()}
-        for pid in map(int, Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()):
-            if pid not in known:
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
+        with suppress(OSError):
+            for pid in map(int, Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()):
+                if pid not in known:
+                    os.kill(pid, signal.SIGKILL)
+                    os.waitpid(pid, 0)
 
     def overfull(self, order: Order) -> bool:
         """Each folder has its size from the kernel; their sum, and the number of files, are looked at."""
@@ -220,15 +223,18 @@ class Bubblewrap:
         return used > order.disk_bytes or sum(each.f_files - each.f_ffree for each in found) > order.files
 
     def leave(self) -> None:
-        if self._mounted:  # the interpreter's folders are in there
-            with suppress(OSError):
-                sc.unmount_lazily(self._base)
-                os.rmdir(self._base)
-        else:
-            remove(self._base)
+        remove(self._base)
 
     def usage(self, runs: Mapping[int, int]) -> dict[int, tuple[int, float]]:
         return self._table.usage(runs)
+
+
+def _unused(paths: Sequence[str]) -> str:
+    """A folder that everybody reaches and that holds none of these. Raises OSError if there is none."""
+    for folder in _REACHED:
+        if os.path.isdir(folder) and not any(trees.below(os.path.realpath(path), folder) for path in paths if path):
+            return folder
+    raise OSError(f"all of {', '.join(_REACHED)} are in use")
 
 
 class _Greeting:

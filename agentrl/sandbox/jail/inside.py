@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from . import syscalls as sc
 from .child import become
-from .order import Order
+from .order import BROKEN, Order
 from .walls import set_limits
 
 RUN_ID = 1000  # user and group of a run, as it sees itself
@@ -38,11 +38,15 @@ main({list(preload)!r}, {warm!r})
 
 
 def main(preload: Sequence[str], warm: str) -> NoReturn:
-    _helpers()
-    for name in preload:
-        importlib.import_module(name)
-    if warm:
-        exec(compile(warm, "<warm>", "exec"), {"__name__": "warm"})
+    try:
+        _helpers()
+        for name in preload:
+            importlib.import_module(name)
+        if warm:
+            exec(compile(warm, "<warm>", "exec"), {"__name__": "warm"})
+    except BaseException as error:
+        os.write(CHANNEL, BROKEN + f"{type(error).__name__}: {error}".encode(errors="replace")[:2000])
+        os._exit(1)
     spare = SPARE if len(sys.argv) > 1 else None
     become(_greet(), [CHANNEL, 0, 1, 2, PAYLOAD], _Built(), lambda _: spare)
 

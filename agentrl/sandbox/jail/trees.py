@@ -16,10 +16,10 @@ RESERVED = ("/work", "/tmp", "/dev", "/proc", "/sys", "/etc", "/box", "/python")
 def python_folders() -> list[str]:
     """Folders of this interpreter and its installed packages. Folders of projects that are under work are left out."""
     wanted = [sys.base_prefix, sys.base_exec_prefix]
-    wanted += [path for path in sys.path if _below(path, sys.prefix) and os.path.isdir(path)]
+    wanted += [path for path in sys.path if below(path, sys.prefix) and os.path.isdir(path)]
     found: list[str] = []
     for path in wanted:
-        if path not in ("", "/") and not any(_below(path, other) for other in (*SYSTEM, *found)):
+        if path not in ("", "/") and not any(below(path, other) for other in (*SYSTEM, *found)):
             found.append(path)
     return found
 
@@ -27,7 +27,7 @@ def python_folders() -> list[str]:
 def inside_names(folders: list[str]) -> list[tuple[str, str]]:
     """(outside, inside) for each folder."""
     return [
-        (path, f"/python/{n}" if any(_below(path, name) for name in RESERVED) else path)
+        (path, f"/python/{n}" if any(below(path, name) for name in RESERVED) else path)
         for n, path in enumerate(folders)
     ]
 
@@ -52,10 +52,11 @@ def move_interpreter(places: list[tuple[str, str]]) -> None:
 def moved(path: str, places: list[tuple[str, str]]) -> str | None:
     """Where a path stands inside, or None if it is not to be seen there."""
     for outside, inside in places:
-        if _below(path, outside):
+        if below(path, outside):
             return inside + path[len(outside) :]
-    return path if any(_below(path, name) for name in SYSTEM) else None
+    return path if any(below(path, name) for name in SYSTEM) else None
 
 
-def _below(path: str, folder: str) -> bool:
+def below(path: str, folder: str) -> bool:
+    """Whether it is the folder or something in it."""
     return path == folder or path.startswith(folder.rstrip("/") + "/")
