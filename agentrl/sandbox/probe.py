@@ -101,6 +101,6 @@ def _help(tier: str) -> list[str]:
     if not words:
         words = ["In Docker, --security-opt seccomp=unconfined --security-opt systempaths=unconfined helps."]
     if tier == "bwrap":
-        words.append("bubblewrap 0.8 is known to do, 0.6 knows too little. Where user namespaces are for root alone, one")
-        words.append("that is set-uid works, and on Ubuntu its AppArmor profile bwrap-userns-restrict allows them to it.")
+        words.append("It is known to work with bubblewrap 0.8; 0.6 and those that are set-uid lack sized folders.")
+        words.append("On Ubuntu the AppArmor profile bwrap-userns-restrict allows bubblewrap what others are refused.")
     return words

@@ -99,7 +99,9 @@ def test_many_runs_leave_no_descriptor_process_or_file(pool: SyncSandboxPool) ->
     opened, servers = me.num_fds(), server.num_fds()
 
     async def all_of_them() -> None:
-        await asyncio.gather(*(pool.pool.run(programs[n % len(programs)], collect_files=["f"]) for n in range(many(pool, 150))))
+        await asyncio.gather(
+            *(pool.pool.run(programs[n % len(programs)], collect_files=["f"]) for n in range(many(pool, 150)))
+        )
 
     pool.wait_for(all_of_them())
     assert left_since(before, within=10) == []

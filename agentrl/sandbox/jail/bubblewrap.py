@@ -193,7 +193,9 @@ class Bubblewrap:
                 os.setgroups([])
                 os.setresgid(self._user, self._user, self._user)
                 os.setresuid(self._user, self._user, self._user)
-            os.execv(self._program, [self._program, *self._walls(order.disk_bytes), *self._command, *["spare"] * len(spare)])
+            os.execv(
+                self._program, [self._program, *self._walls(order.disk_bytes), *self._command, *["spare"] * len(spare)]
+            )
         except BaseException as error:
             os.write(2, f"{self._program}: {error}\n".encode(errors="replace"))
         finally:

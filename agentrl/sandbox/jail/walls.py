@@ -25,8 +25,9 @@ class Walls(Protocol):
         """Once, in the worker, before it serves. Raises OSError with the step that the machine refuses."""
 
     def start(self, order: Order, descriptors: list[int]) -> Birth:
-        """Begins a run, which goes on by itself as `child.become` does; the descriptors stay the caller's. Raises OSError
-        if it cannot begin.
+        """Begins a run, which goes on by itself as `child.become` does; the descriptors stay the caller's.
+
+        Raises OSError if it cannot begin.
         """
 
     def tidy(self, order: Order) -> None:
