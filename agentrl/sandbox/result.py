@@ -10,7 +10,8 @@ Status = Literal["ok", "error", "timeout", "memory", "output_limit", "signal", "
 Tier = Literal["none", "landlock", "bwrap", "zygote"]
 
 STRENGTH: Mapping[str, int] = {"none": 0, "landlock": 1, "bwrap": 2, "zygote": 3}
-WALLED = tuple(sorted((tier for tier in STRENGTH if tier != "none"), key=lambda tier: -STRENGTH[tier]))  # strongest first
+# Those with walls, the strongest first.
+WALLED = tuple(sorted((tier for tier in STRENGTH if tier != "none"), key=lambda tier: -STRENGTH[tier]))
 
 
 class SandboxError(Exception):
