@@ -12,6 +12,7 @@ import fcntl
 import os
 import py_compile
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -26,8 +27,9 @@ from typing import NoReturn
 
 from . import root, seccomp, trees
 from . import syscalls as sc
-from .alone import NOBODY, reachable_for
+from .alone import reachable_for
 from .inside import FILTER, FOLDERS, RUN_ID, start_text
+from .namespaces import OUTER_IDS
 from .order import Order
 from .policy import with_namespaces
 from .processes import ProcessTable
@@ -71,6 +73,8 @@ class Bubblewrap:
             raise OSError("there is no /proc, without which runs cannot be watched")
         self._program = program
         self._table = ProcessTable(os.open("/proc", os.O_RDONLY | os.O_DIRECTORY))
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # six are held of each run
         sc.adopt_orphans()
         self._become_nobody()
         self._fill_store()
@@ -89,7 +93,8 @@ class Bubblewrap:
         """
         self._places = trees.inside_names(trees.python_folders())
         self._sources = {outside: outside for outside, _ in self._places}
-        if os.geteuid() != 0:
+        nobody = next(filter(_can_be, OUTER_IDS), None) if os.geteuid() == 0 else None
+        if nobody is None:
             return
         with suppress(OSError):
             sc.unshare(sc.CLONE_NEWNS)
@@ -103,9 +108,9 @@ class Bubblewrap:
                 sc.mount(outside, place, flags=sc.MS_BIND | sc.MS_REC)
                 sc.seal_mounts(place)
                 self._sources[outside] = place
-            self._user = NOBODY
-        if self._user is None and reachable_for(NOBODY):
-            self._user = NOBODY
+            self._user = nobody
+        if self._user is None and reachable_for(nobody):
+            self._user = nobody
             os.chmod(self._base, 0o711)
 
     def _fill_store(self) -> None:
@@ -190,9 +195,7 @@ class Bubblewrap:
                 os.dup2(fd, target)
             os.closerange(len(given), 1 << 20)
             if self._user is not None:
-                os.setgroups([])
-                os.setresgid(self._user, self._user, self._user)
-                os.setresuid(self._user, self._user, self._user)
+                _be(self._user)
             os.execv(
                 self._program, [self._program, *self._walls(order.disk_bytes), *self._command, *["spare"] * len(spare)]
             )
@@ -237,6 +240,23 @@ def _unused(paths: Sequence[str]) -> str:
         if os.path.isdir(folder) and not any(trees.below(os.path.realpath(path), folder) for path in paths if path):
             return folder
     raise OSError(f"all of {', '.join(_REACHED)} are in use")
+
+
+def _be(user: int) -> None:
+    os.setgroups([])
+    os.setresgid(user, user, user)
+    os.setresuid(user, user, user)
+
+
+def _can_be(user: int) -> bool:
+    """Tried in a child: a container may know few users."""
+    pid = os.fork()
+    if pid == 0:
+        with suppress(OSError):
+            _be(user)
+            os._exit(0)
+        os._exit(1)
+    return os.waitpid(pid, 0)[1] == 0
 
 
 class _Greeting:

@@ -20,7 +20,7 @@ from .processes import ProcessTable
 from .walls import Birth, set_limits
 
 RUN_ID = 1000  # user and group of a run, as it sees itself
-_OUTER_IDS = (1_879_000_000, 64_999)  # who that is outside when root starts the pool: nobody who owns anything
+OUTER_IDS = (1_879_000_000, 64_999)  # who that is outside when root starts the pool: nobody who owns anything
 _ALL = sc.CLONE_NEWUSER | sc.CLONE_NEWPID | sc.CLONE_NEWNS | sc.CLONE_NEWIPC | sc.CLONE_NEWUTS | sc.CLONE_NEWNET
 
 
@@ -154,7 +154,7 @@ def _map_ids(pid: int) -> None:
     """Root outside becomes root inside, and the runs a user of their own; anybody else is the runs' user."""
     user, group = os.geteuid(), os.getegid()
     if user == 0:
-        for outer in _OUTER_IDS:
+        for outer in OUTER_IDS:
             with suppress(OSError):
                 for name in ("gid_map", "uid_map"):
                     _write(os.open(f"/proc/{pid}/{name}", os.O_WRONLY), f"0 0 1\n{RUN_ID} {outer} 1\n")
