@@ -23,7 +23,7 @@ from .processes import ProcessTable
 from .removal import remove
 from .walls import Birth, set_limits
 
-NOBODY = 1_879_000_000  # who a run is when root starts the pool and this user can reach the interpreter
+_NOBODY = 1_879_000_000  # who a run is when root starts the pool and this user can reach the interpreter
 _ANY_PID = 0x7FEDCBA9  # in the filter as it is built; no process has this number
 _ETC = ("/etc/ld.so.cache", "/etc/localtime", "/etc/nsswitch.conf", "/etc/mime.types")
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
@@ -49,8 +49,8 @@ class Alone:
         folders = trees.python_folders()
         self._read = [*trees.SYSTEM, *folders, *_ETC, *_DEVICES]
         sys.path[:] = [path for path in sys.path if any(path.startswith(seen) for seen in (*trees.SYSTEM, *folders))]
-        if os.geteuid() == 0 and reachable_for(NOBODY):
-            self._user = NOBODY
+        if os.geteuid() == 0 and reachable_for(_NOBODY):
+            self._user = _NOBODY
             os.chmod(self._base, 0o711)
         self._filter = sc.Filter(seccomp.build(without_namespaces(_ANY_PID)), _ANY_PID)
         self.features = {
