@@ -30,7 +30,7 @@ def open_pool(
     minimum: str = "landlock",
     limits: Limits | None = None,
     running: int | None = None,
-    preload: Sequence[str] = (),
+    preload: str | Sequence[str] = "bare",
     warm: str = "",
     workers: int | None = None,
     patience_s: float = 60.0,
@@ -46,7 +46,8 @@ def open_pool(
         minimum: the weakest that is accepted. A weaker machine or server raises TierUnavailable at the opening.
         limits: the default ones.
         running: runs at once; four for each worker, or 256 on servers.
-        preload: modules that every run finds imported. Servers must have been started with them.
+        preload: modules that every run finds imported, or a set of them, as of SandboxPool. Servers must have been
+            started with them.
         warm: a program run once after that. Servers have none.
         workers: fork servers of this machine. Not used with servers, which have their own.
         patience_s: how long a run may wait for its turn at servers. Not used on this machine.

@@ -21,6 +21,7 @@ from .inputs import as_bytes, as_files, check_name
 from .jail.order import Mode, Order, encode_payload
 from .limits import Limits
 from .live import LiveRun
+from .preload import as_preload
 from .result import STRENGTH, CallResult, RunResult, SandboxError, TierUnavailable
 from .session import Session
 from .verdict import judge
@@ -34,7 +35,8 @@ class SandboxPool:
 
     `tier`: which isolation, or None for the strongest that works here. `minimum`: the weakest that is accepted; a
     weaker machine raises TierUnavailable at the start. `workers`: fork servers, one for each processor if None.
-    `running`: runs at once. `preload`: modules that every run finds imported; `warm`: a program run once after that.
+    `running`: runs at once. `preload`: modules that every run finds imported, or a set of them: "bare" or
+    "scientific" (numpy and sympy, used once). `warm`: a program run once after that.
     `limits`: the default ones.
     """
 
@@ -45,7 +47,7 @@ class SandboxPool:
         minimum: str = "landlock",
         workers: int | None = None,
         running: int | None = None,
-        preload: Sequence[str] = (),
+        preload: str | Sequence[str] = "bare",
         warm: str = "",
         limits: Limits | None = None,
         i_know_this_is_unsafe: bool = False,
@@ -64,7 +66,7 @@ class SandboxPool:
             raise ValueError(f"tier {tier!r} is weaker than the minimum {minimum!r}")
         self._count = workers or _processors()
         self._room = asyncio.Semaphore(running or 4 * self._count)
-        self.preload, self._warm = tuple(preload), warm
+        self.preload = as_preload(preload, warm)
         self._mending = asyncio.Lock()
         self._names = itertools.count(1)
         self._closed = False
@@ -120,7 +122,7 @@ class SandboxPool:
         self.workers.append(await self._new_worker())
 
     async def _new_worker(self) -> Worker:
-        worker = Worker(self.tier, self.preload, self._warm)
+        worker = Worker(self.tier, self.preload)
         await worker.start()
         return worker
 

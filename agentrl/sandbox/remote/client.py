@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..limits import Limits
+from ..preload import as_preload
 from ..result import STRENGTH, CallResult, RunResult, SandboxError, TierUnavailable
 from . import wire
 from .address import Address, Server
@@ -37,7 +38,7 @@ class HttpPool:
         patience_s: how long a run may wait for its turn, beyond its own `wall_s`.
         attempts: servers that may fail on one run before it is given up; a server that is only busy does not count.
         running: requests at once.
-        preload: modules that the servers must have been started with.
+        preload: modules, or a set of them, that the servers must have been started with.
         tls: for https; the system's authorities if None.
     """
 
@@ -51,7 +52,7 @@ class HttpPool:
         patience_s: float = 60.0,
         attempts: int = 6,
         running: int = 256,
-        preload: Sequence[str] = (),
+        preload: str | Sequence[str] = "bare",
         silence_s: float = _SILENCE_S,
         answer_bytes: int = 64 << 20,
         tls: ssl.SSLContext | None = None,
@@ -63,7 +64,7 @@ class HttpPool:
             raise ValueError("there is no address of a server")
         self.limits = limits or Limits()
         self.tier = ""  # the weakest of those that answered at the start
-        self._minimum, self._patience_s, self._preload = minimum, patience_s, wire.listed(preload)
+        self._minimum, self._patience_s, self._preload = minimum, patience_s, as_preload(preload).modules
         self._asker = Asker(self.servers, token, tls, silence_s, answer_bytes, attempts)
         self._room = asyncio.Semaphore(running)
         self._open = False

@@ -220,7 +220,7 @@ class SandboxServer:
     def _status(self) -> dict[str, Any]:
         return {
             "tier": self.pool.tier,
-            "preload": list(self.pool.preload),
+            "preload": list(self.pool.preload.modules),
             "running": min(self.jobs.inside, self.jobs.running),
             "waiting": self.jobs.waiting,
             "sessions": len(self._sessions),
