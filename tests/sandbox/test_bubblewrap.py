@@ -92,6 +92,8 @@ def test_files_are_counted(pool: SyncSandboxPool) -> None:
     code = "for n in range(60): open(f'/tmp/{n}', 'w').close()\n" + SLEEP
     assert pool.run(code, limits=Limits(files=50)).error == "disk limit of the whole run"
     assert pool.run(code, limits=Limits(files=100, wall_s=0.5)).status == "timeout"
+    given = {f"{n}": "" for n in range(60)}
+    assert pool.run(SLEEP, files=given, limits=Limits(files=50)).error == "disk limit of the whole run"
 
 
 def test_nothing_of_the_worker_is_in_a_run(pool: SyncSandboxPool) -> None:

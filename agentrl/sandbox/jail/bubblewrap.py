@@ -51,6 +51,7 @@ class _Held:
     greeting: socket.socket
     folders: list[int] = field(default_factory=list)
     adopted: bool = False
+    begun: bool = False  # what is in its folders is its own doing
 
 
 class Bubblewrap:
@@ -223,7 +224,12 @@ class Bubblewrap:
 
     def overfull(self, order: Order) -> bool:
         """Each folder has its size from the kernel; their sum, and the number of files, are looked at."""
-        found = [os.fstatvfs(folder) for folder in self._held[order.name].folders]
+        held = self._held[order.name]
+        with suppress(OSError):
+            held.begun = held.begun or bool(held.greeting.recv(1, socket.MSG_DONTWAIT))
+        if not held.begun:
+            return False
+        found = [os.fstatvfs(folder) for folder in held.folders]
         used = sum((each.f_blocks - each.f_bfree) * each.f_frsize for each in found)
         return used > order.disk_bytes or sum(each.f_files - each.f_ffree for each in found) > order.files
 

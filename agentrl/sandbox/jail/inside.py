@@ -89,4 +89,5 @@ class _Built:
         return "/work"
 
     def shut(self) -> None:
-        """The filter is installed."""
+        """The filter is installed; the worker is told that what comes now is the program's."""
+        os.write(GREETING, b"!")
