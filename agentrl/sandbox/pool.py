@@ -16,6 +16,7 @@ from typing import Any
 
 from .call import call
 from .collect import collect
+from .dialogue import Dialogue
 from .inputs import as_bytes, as_files, check_name
 from .jail.order import Mode, Order, encode_payload
 from .limits import Limits
@@ -26,7 +27,7 @@ from .session import Session
 from .verdict import judge
 from .worker import Worker
 
-_AUTOMATIC = ("zygote", "landlock")
+_AUTOMATIC = ("zygote", "bwrap", "landlock")
 
 
 class SandboxPool:
@@ -65,7 +66,7 @@ class SandboxPool:
             raise ValueError(f"tier {tier!r} is weaker than the minimum {minimum!r}")
         self._count = workers or _processors()
         self._room = asyncio.Semaphore(running or 4 * self._count)
-        self._preload = as_preload(preload, warm)
+        self.preload = as_preload(preload, warm)
         self._mending = asyncio.Lock()
         self._names = itertools.count(1)
         self._closed = False
@@ -121,7 +122,7 @@ class SandboxPool:
         self.workers.append(await self._new_worker())
 
     async def _new_worker(self) -> Worker:
-        worker = Worker(self.tier, self._preload)
+        worker = Worker(self.tier, self.preload)
         await worker.start()
         return worker
 
@@ -220,6 +221,14 @@ class SandboxPool:
         given = json.dumps([list(args), dict(kwargs or {})])
         head = {"code": code, "function": function, "arguments": given}
         return await call(self, head, as_files(files), limits or self.limits)
+
+    def dialogue(self, code: str, *, limits: Limits | None = None) -> Dialogue:
+        """A program to talk with: `async with pool.dialogue(code) as talk: await talk.send({...})`.
+
+        It says and hears JSON objects over its descriptor 3, each after 4 bytes of length, and goes on until it is
+        left: `limits.wall_s` is not used, and it is not counted among the runs at once.
+        """
+        return Dialogue(self, code, limits or self.limits)
 
     @property
     def room(self) -> asyncio.Semaphore:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,11 +12,13 @@ from typing import Any
 
 from .pool import SandboxPool
 from .result import SandboxError
+from .worker import PROGRAMS
 
-TRIED = ("zygote", "landlock")
+TRIED = ("zygote", "bwrap", "landlock")
 
 _MEANING = {
     "zygote": "namespaces, Landlock and a filter of system calls: no file, process or network but its own is seen",
+    "bwrap": "bubblewrap's namespaces and our filter of system calls, and an interpreter started for each run: slower",
     "landlock": "Landlock and a filter of system calls, no namespaces: one process without children and sockets",
 }
 _SETTINGS = {  # what people turn user namespaces off with
@@ -67,6 +70,9 @@ def explain(found: list[Finding]) -> str:
 
 def _details(each: Finding) -> list[str]:
     features = each.features
+    if each.tier == "bwrap":
+        user = "" if features.get("own_user") else ", runs have this process's own user outside"
+        return [f"bubblewrap {features.get('bwrap')}{user}"]
     words = [
         f"Landlock version {features['landlock']}"
         + ("" if features["landlock"] >= 6 else ", older than 6: signals and abstract sockets are held by other means")
@@ -85,6 +91,8 @@ def _details(each: Finding) -> list[str]:
 def _help(tier: str) -> list[str]:
     if tier == "landlock":
         return ["It needs Linux 5.13 or newer with `landlock` in the kernel's lsm= list, on x86-64 or ARM64."]
+    if tier == "bwrap" and shutil.which("bwrap", path=PROGRAMS) is None:
+        return [f"Install bubblewrap (apt install bubblewrap); it is looked for in {PROGRAMS}."]
     words = [
         f"{path} is {value}: {cure}"
         for path, (value, cure) in _SETTINGS.items()
@@ -92,4 +100,7 @@ def _help(tier: str) -> list[str]:
     ]
     if not words:
         words = ["In Docker, --security-opt seccomp=unconfined --security-opt systempaths=unconfined helps."]
+    if tier == "bwrap":
+        words.append("It is known to work with bubblewrap 0.8; 0.6 and those that are set-uid lack sized folders.")
+        words.append("On Ubuntu the AppArmor profile bwrap-userns-restrict allows bubblewrap what others are refused.")
     return words

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Status = Literal["ok", "error", "timeout", "memory", "output_limit", "signal", "infra_error"]
-Tier = Literal["none", "landlock", "zygote"]
+Tier = Literal["none", "landlock", "bwrap", "zygote"]
 
-STRENGTH: Mapping[str, int] = {"none": 0, "landlock": 1, "zygote": 2}
+STRENGTH: Mapping[str, int] = {"none": 0, "landlock": 1, "bwrap": 2, "zygote": 3}
+# Those with walls, the strongest first.
+WALLED = tuple(sorted((tier for tier in STRENGTH if tier != "none"), key=lambda tier: -STRENGTH[tier]))
 
 
 class SandboxError(Exception):

@@ -29,8 +29,9 @@ sys.modules["sandbox_jail"] = importlib.util.module_from_spec(spec)
 from sandbox_jail.boot import main
 main()
 """
+PROGRAMS = "/usr/local/bin:/usr/bin:/bin"
 _ENVIRONMENT = {
-    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "PATH": PROGRAMS,
     "HOME": "/work",
     "TMPDIR": "/tmp",
     "LANG": "C.UTF-8",
@@ -42,7 +43,7 @@ _START_S = 60.0
 
 
 class Worker:
-    """One fork server. `tier` is `zygote`, `landlock` or `none`."""
+    """One fork server. `tier` is `zygote`, `bwrap`, `landlock` or `none`."""
 
     def __init__(self, tier: str, preload: Preload) -> None:
         self.tier = tier

@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 from . import namespaces, seccomp
 from .alone import Alone
+from .bubblewrap import Bubblewrap
 from .namespaces import Namespaces
 from .none import NoWalls
 from .server import Server
@@ -38,6 +39,9 @@ def main() -> None:
             raise OSError("the filter of system calls does not know this machine's architecture")
         if config["tier"] == "zygote":
             namespaces.enter(lambda alive: _work(control, config, Namespaces(), alive))
+        if config["tier"] == "bwrap":  # where nothing is forked from this process that could find them loaded
+            walls = Bubblewrap(config["base"], config["preload"], config["warm"])
+            _work(control, {**config, "preload": [], "warm": ""}, walls, None)
         _work(control, config, (NoWalls if config["tier"] == "none" else Alone)(config["base"]), None)
     except OSError as error:
         _say(control, {"error": str(error)})
