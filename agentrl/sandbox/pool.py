@@ -20,7 +20,7 @@ from .inputs import as_bytes, as_files, check_name
 from .jail.order import Mode, Order, encode_payload
 from .limits import Limits
 from .live import LiveRun
-from .result import STRENGTH, CallResult, RunResult, SandboxError, TierUnavailable
+from .result import STRENGTH, CallResult, RunResult, SandboxError, TierUnavailable, starting
 from .session import Session
 from .verdict import judge
 from .worker import Worker
@@ -247,10 +247,8 @@ class SandboxPool:
         live = LiveRun(worker, order, limits.output_bytes)
         worker.load += 1
         try:
-            await live.start(payload, stdin, spare)
-        except OSError as error:
-            worker.load -= 1
-            raise SandboxError(f"the run could not be started: {error}") from error
+            with starting("the run"):
+                await live.start(payload, stdin, spare)
         except BaseException:
             worker.load -= 1
             raise
@@ -290,8 +288,11 @@ class SandboxPool:
             )
         status, error = judge(live.ending, limits, overflowed=live.overflowed)
         files: dict[str, bytes] = {}
-        if wanted and live.folder is not None:
-            files, left_out = collect(live.folder, wanted, limits.result_bytes)
+        if wanted:
+            try:
+                files, left_out = collect(live.folder, wanted, limits.result_bytes)
+            except OSError as lack:
+                status, error, left_out = "infra_error", f"its files could not be fetched: {lack}", False
             error = error or (f"files over {limits.result_bytes} bytes were left out" if left_out else "")
         return RunResult(
             status,

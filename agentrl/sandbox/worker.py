@@ -17,7 +17,7 @@ from typing import Any
 
 from .jail.order import Order
 from .jail.removal import remove
-from .result import SandboxError, TierUnavailable
+from .result import SandboxError, TierUnavailable, starting
 
 _JAIL = Path(__file__).parent / "jail"
 _START = f"""
@@ -53,10 +53,11 @@ class Worker:
 
     async def start(self) -> None:
         """Raises TierUnavailable with the step that this machine refuses."""
-        if self.tier != "zygote":
-            _sweep()
-            self._base = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-")
-        self._spawn()
+        with starting("a worker"):
+            if self.tier != "zygote":
+                _sweep()
+                self._base = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-")
+            self._spawn()
         self._loop = asyncio.get_running_loop()
         try:
             self._control.send(json.dumps({**self._config, "base": self._base}).encode())

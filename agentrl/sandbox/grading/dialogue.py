@@ -12,7 +12,7 @@ from ..jail.order import encode_payload
 from ..limits import Limits
 from ..live import LiveRun
 from ..pool import SandboxPool
-from ..result import RunResult
+from ..result import RunResult, starting
 
 _LONGEST = 16 << 20  # bytes of a message
 _LAST_S = 2.0  # for a process that has closed its end of the socket to be reported dead
@@ -32,7 +32,8 @@ class Dialogue:
     async def __aenter__(self) -> Dialogue:
         """Raises SandboxError if there is no worker for it."""
         self._loop = asyncio.get_running_loop()
-        self._socket, theirs = socket.socketpair()
+        with starting("the tests"):
+            self._socket, theirs = socket.socketpair()
         self._socket.setblocking(False)
         payload = encode_payload({"code": self._code, "argv": []}, {})
         try:

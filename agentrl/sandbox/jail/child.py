@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from .cells import answer_call, serve_cells
 from .order import BROKEN, READY, Order, decode_payload
 from .program import run_command, run_program
-from .walls import Walls
+from .walls import Walls, limit_descriptors
 
 SPARE = 3  # where a session's or a call's own descriptor stands
 
@@ -37,6 +37,7 @@ def become(order: Order, descriptors: list[int], walls: Walls) -> NoReturn:
         os.dup2(spare, SPARE, inheritable=False)
     os.closerange(SPARE + (spare is not None), 1 << 20)
     try:
+        limit_descriptors(order)
         if unwritten:
             os.write(2, f"the files could not be written: {unwritten}\n".encode(errors="replace"))
         else:

@@ -18,6 +18,7 @@ from .policy import with_namespaces
 from .processes import ProcessTable
 from .walls import set_limits
 
+_OWN_FOLDERS = 4  # of ours among a run's files
 RUN_ID = 1000  # user and group of a run, as it sees itself
 _OUTER_IDS = (1_879_000_000, 64_999)  # who that is outside when root starts the pool: nobody who owns anything
 _ALL = sc.CLONE_NEWUSER | sc.CLONE_NEWPID | sc.CLONE_NEWNS | sc.CLONE_NEWIPC | sc.CLONE_NEWUTS | sc.CLONE_NEWNET
@@ -74,7 +75,7 @@ class Namespaces:
         return "/work"
 
     def _folders(self, order: Order) -> None:
-        caps = f"size={order.disk_bytes},nr_inodes={order.files},mode=755,uid={RUN_ID},gid={RUN_ID}"
+        caps = f"size={order.disk_bytes},nr_inodes={order.files + _OWN_FOLDERS},mode=755,uid={RUN_ID},gid={RUN_ID}"
         sc.mount("tmpfs", "/box", "tmpfs", sc.MS_NOSUID | sc.MS_NODEV, caps)
         for name, target in (("work", "/work"), ("tmp", "/tmp"), ("shm", "/dev/shm")):
             os.mkdir(f"/box/{name}", 0o700)

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from .child import become
-from .order import BROKEN, INTERRUPT, KILL, Ending, Order
+from .order import BROKEN, DESCRIPTORS, INTERRUPT, KILL, Ending, Order
 from .walls import Walls
 
 _LOOK_EVERY = 0.03  # seconds between looks at what long runs use
@@ -80,6 +80,10 @@ class Server:
         data, descriptors, _, _ = socket.recv_fds(self._control, 1 << 16, _DESCRIPTORS)
         if not data:
             return False
+        if len(descriptors) < len(DESCRIPTORS):  # there was no room for them; the pool sees the channel close
+            for fd in descriptors:
+                os.close(fd)
+            return True
         order = Order.decode(data)
         channel = socket.socket(fileno=descriptors[0])
         try:

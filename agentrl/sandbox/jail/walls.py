@@ -54,17 +54,26 @@ def set_common_limits() -> None:
         ("SIGPENDING", 1024),
     ):
         _set(getattr(resource, f"RLIMIT_{name}"), value)
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # two for each run under way; the runs have their own limit
 
 
 def set_limits(order: Order) -> None:
-    """In a run: the kernel's limits for each of its processes. Hard limits too, so that none can be raised."""
+    """In a run: the kernel's limits for each of its processes. Hard limits too, so that none can be raised.
+
+    Without that of descriptors (`limit_descriptors`): the worker's own are still open, and as many as it has runs.
+    """
     _set(resource.RLIMIT_AS, order.address_bytes)
     _set(resource.RLIMIT_FSIZE, order.disk_bytes)
-    _set(resource.RLIMIT_NOFILE, order.open_files)
     _set(resource.RLIMIT_NPROC, order.processes)
     if order.cpu_s:
         seconds = math.ceil(min(order.cpu_s, _MOST_S))
         _set(resource.RLIMIT_CPU, seconds, grace=1)  # a signal first, and a second later the end
+
+
+def limit_descriptors(order: Order) -> None:
+    """In a run, last, when it has no descriptors but its own."""
+    _set(resource.RLIMIT_NOFILE, order.open_files)
 
 
 def _set(kind: int, value: int, grace: int = 0) -> None:
