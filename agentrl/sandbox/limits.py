@@ -36,4 +36,6 @@ class Limits:
             if not field.name.endswith("_s") and not isinstance(value, int):
                 raise ValueError(f"Limits.{field.name} is {value!r}: give a whole number")
         if self.wall_s < _SHORTEST_S:
-            raise ValueError(f"Limits.wall_s is {self.wall_s!r}: give {_SHORTEST_S} s or more, which the walls may take")
+            raise ValueError(
+                f"Limits.wall_s is {self.wall_s!r}: give {_SHORTEST_S} s or more, which the walls may take"
+            )

@@ -55,7 +55,9 @@ def set_common_limits() -> None:
     ):
         _set(getattr(resource, f"RLIMIT_{name}"), value)
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # two for each run under way; the runs have their own limit
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (most, most)
+    )  # two for each run under way; the runs have their own limit
 
 
 def set_limits(order: Order) -> None:
