@@ -13,10 +13,10 @@ from .result import CaseResult, no_verdict
 class Pace:
     """How a grade is run. Times in seconds.
 
-    `parallel`: cases at once. `stop_early`: no case counts after the first, in order, that did not pass. `candidate_s`: what all
-    processes of the candidate may take together, None for no bound; cases beyond it are timeouts, since the candidate
-    took the time. `deadline_s`: real time for the whole grade, waiting for the pool included; past it the grade fails,
-    since the machine took the time.
+    `parallel`: cases at once. `stop_early`: no case counts after the first, in order, that did not pass.
+    `candidate_s`: what all processes of the candidate may take together, None for no bound; cases beyond it are
+    timeouts, since the candidate took the time. `deadline_s`: real time for the whole grade, waiting for the pool
+    included; past it the grade fails, since the machine took the time.
     """
 
     parallel: int = 4
