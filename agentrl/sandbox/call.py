@@ -31,13 +31,12 @@ async def call(pool: SandboxPool, head: Mapping[str, Any], files: Mapping[str, b
         answer = CappedPipe(reader, limits.output_bytes, lambda: None, lambda: None)
         try:
             try:
-                live = await pool.launch(pool.order("call", limits), limits, payload, spare=writer)
+                live = await pool.finished(pool.order("call", limits), limits, payload, spare=writer)
             except SandboxError as error:
                 return _failed(pool, error)
             finally:
                 os.close(writer)
             try:
-                await live.done
                 answer.drain()
                 return _read(answer, pool.result(live, limits))
             finally:

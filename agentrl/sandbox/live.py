@@ -26,6 +26,8 @@ class LiveRun:
         self.overflowed = False
         self.trouble = ""  # why there is no ending: the sandbox failed
         self.ending: Ending | None = None
+        self.begun = False  # the program may have
+        self.unbegun = False  # the worker died before: another one may have the order
         self.folder: int | None = None  # directory descriptor, if the order asked for it
         self._loop = asyncio.get_running_loop()
         self.done: asyncio.Future[None] = self._loop.create_future()
@@ -86,6 +88,7 @@ class LiveRun:
             data, descriptors = b"", []
         kind = data[:1]
         if kind == READY:
+            self.begun = True
             self.folder = descriptors[0] if descriptors else None
             self._set_timer()
             if not self.ready.done():
@@ -95,6 +98,7 @@ class LiveRun:
         elif kind == DONE:
             self._end(Ending.decode(data))
         else:
+            self.unbegun = not self.begun
             self.give_up("the worker process died")
         return None
 

@@ -18,6 +18,10 @@ class SandboxError(Exception):
     """Something about the sandbox itself, never about the code in it."""
 
 
+class WorkerGone(SandboxError):
+    """The worker died before it took the order: another one may have it."""
+
+
 OURS = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)  # what this process or machine is out of
 
 
