@@ -8,7 +8,7 @@ import os
 import socket
 from contextlib import suppress
 
-from .jail.order import BROKEN, DONE, INTERRUPT, KILL, READY, Ending, Order
+from .jail.order import BROKEN, DONE, FOLDER, INTERRUPT, KILL, READY, Ending, Order
 from .streams import CappedPipe
 from .worker import Worker
 
@@ -87,9 +87,10 @@ class LiveRun:
         except OSError:
             data, descriptors = b"", []
         kind = data[:1]
-        if kind == READY:
-            self.begun = True
+        if kind == FOLDER:
             self.folder = descriptors[0] if descriptors else None
+        elif kind == READY:
+            self.begun = True
             self._set_timer()
             if not self.ready.done():
                 self.ready.set_result(None)

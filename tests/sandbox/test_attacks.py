@@ -13,14 +13,16 @@ import pytest
 from agentrl.sandbox import Limits, SyncSandboxPool
 from tests.sandbox.asking import ASKING
 from tests.sandbox.attack import GIVEN, LIMITS, Attack, complaints, read
+from tests.sandbox.doors import DOORS
 from tests.sandbox.grading import GRADED
+from tests.sandbox.hoarding import HOARDING
 from tests.sandbox.loading import LOADING
 from tests.sandbox.reaching import REACHING
 
 pytestmark = pytest.mark.usefixtures("bait")
 
 FOREIGN = read(GIVEN) if GIVEN.is_dir() else []
-OWN = [*REACHING, *ASKING, *LOADING, *GRADED]
+OWN = [*REACHING, *ASKING, *DOORS, *LOADING, *HOARDING, *GRADED]
 # On `landlock` a run is one process, and files are not counted.
 REFUSED = {"daemonise": {"status": ["error"], "stdout_contains": ["Operation not permitted"]}}
 HANGS = {"thread_never_joins", "s_right_then_hang", "right_then_hangs"}
@@ -57,7 +59,7 @@ def impatient(attack: Attack) -> Limits:
     return dataclasses.replace(LIMITS, wall_s=0.6, cpu_s=0.5) if hangs else LIMITS
 
 
-@pytest.mark.parametrize("attack", named([each for each in [*REACHING, *ASKING] if "control" in each.expect]))
+@pytest.mark.parametrize("attack", named([each for each in [*REACHING, *ASKING, *DOORS] if "control" in each.expect]))
 def test_it_succeeds_where_nothing_holds_it(open_pool: SyncSandboxPool, attack: Attack) -> None:
     if attack.expect["control"] == "root" and os.geteuid() != 0:
         pytest.skip("succeeds for root alone")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agentrl.sandbox import SandboxPool, TierUnavailable
+from agentrl.sandbox import SandboxPool, SyncSandboxPool, TierUnavailable
 from agentrl.sandbox.jail.removal import remove
 
 DEEP = "import os\nfor _ in range(5000):\n    os.mkdir('d'); os.chdir('d')\nprint('done')"
@@ -59,3 +59,16 @@ async def test_a_run_that_nests_folders_leaves_nothing_and_the_pool_goes_on(
     except TierUnavailable as error:
         pytest.skip(str(error))
     assert os.listdir(tmp_path) == []
+
+
+def test_a_deleted_file_that_is_open_or_mapped_by_python_is_no_fault(pool: SyncSandboxPool) -> None:
+    code = """
+import mmap, tempfile, time
+f = tempfile.TemporaryFile()
+f.write(bytes(20 << 20)); f.flush()
+m = mmap.mmap(f.fileno(), 0)
+f.close()
+time.sleep(0.3)
+print(len(m))
+"""
+    assert pool.run(code).stdout == f"{20 << 20}\n"

@@ -1,8 +1,7 @@
 """Walls without namespaces, for containers that forbid them: Landlock for files, a stricter filter for everything else.
 
 A run is one process: it may start threads, but no process and no program, since leftovers could not be killed surely.
-It has no sockets, may signal only itself, and works in a folder of its own. Its disk use is limited for each file,
-not as a sum.
+It has no sockets but pairs of its own, may signal only itself, and works in a folder of its own, which is looked at.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from .order import Order
 from .policy import without_namespaces
 from .processes import ProcessTable
 from .removal import remove
+from .unlinked import held_by
 from .walls import set_limits
 
 _NOBODY = 1_879_000_000  # who a run is when root starts the pool and this user can reach the interpreter
@@ -36,9 +36,8 @@ class Alone:
         self._version = landlock.abi()
         self._read: list[str] = []
         self._user: int | None = None
-        self._table = (
-            ProcessTable(os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)) if os.path.isdir("/proc/self") else None
-        )
+        self._proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
+        self._table = ProcessTable(self._proc) if os.path.isdir("/proc/self") else None
 
     def prepare(self) -> None:
         if not self._version:
@@ -85,8 +84,10 @@ class Alone:
     def tidy(self, order: Order) -> None:
         remove(f"{self._base}/{order.name}")
 
-    def overfull(self, order: Order) -> bool:
-        return exceeds(f"{self._base}/{order.name}", order.disk_bytes, order.files)
+    def overfull(self, order: Order, pid: int) -> bool:
+        folder = f"{self._base}/{order.name}"
+        held = held_by(self._proc, pid, folder) if self._table else (0, 0)
+        return held is None or exceeds(folder, order.disk_bytes - held[0], order.files - held[1])
 
     def leave(self) -> None:
         remove(self._base)

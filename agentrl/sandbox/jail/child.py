@@ -8,7 +8,7 @@ import sys
 from typing import Any, NoReturn
 
 from .cells import answer_call, serve_cells
-from .order import BROKEN, READY, Order, decode_payload
+from .order import BROKEN, FOLDER, READY, Order, decode_payload
 from .program import run_command, run_program
 from .walls import Walls, limit_descriptors
 
@@ -24,11 +24,12 @@ def become(order: Order, descriptors: list[int], walls: Walls) -> NoReturn:
         head, files = decode_payload(_read_all(descriptors[4]))
         folder = walls.enclose(order)
         unwritten = _write_files(folder, files)
-        shown = [os.open(folder, os.O_RDONLY | os.O_DIRECTORY)] if order.show_folder else []
+        if order.show_folder:  # before the last wall, which may let no descriptor through
+            socket.send_fds(channel, [FOLDER], [os.open(folder, os.O_RDONLY | os.O_DIRECTORY)])
         sys.path.insert(0, folder)
         _fresh_randomness()
         walls.shut()
-        socket.send_fds(channel, [READY], shown)
+        channel.send(READY)
     except BaseException as error:
         channel.send(BROKEN + f"{type(error).__name__}: {error}".encode()[:2000])
         os._exit(1)

@@ -91,7 +91,7 @@ class Namespaces:
     def tidy(self, order: Order) -> None:
         """All that a run had is gone with its namespaces."""
 
-    def overfull(self, order: Order) -> bool:
+    def overfull(self, order: Order, pid: int) -> bool:
         return False  # its file system has just that size
 
     def leave(self) -> None:

@@ -52,7 +52,7 @@ class NoWalls:
             os.unlink(note)
         remove(f"{self._base}/{order.name}")
 
-    def overfull(self, order: Order) -> bool:
+    def overfull(self, order: Order, pid: int) -> bool:
         return exceeds(f"{self._base}/{order.name}", order.disk_bytes, order.files)
 
     def leave(self) -> None:

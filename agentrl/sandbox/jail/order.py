@@ -11,11 +11,8 @@ from typing import Any, Literal
 DESCRIPTORS = ("channel", "stdin", "stdout", "stderr", "payload")
 
 # First byte of a message on a run's channel.
-READY, BROKEN, DONE = (
-    b"R",
-    b"F",
-    b"D",
-)  # to the pool: walls are up; walls failed, with the reason; ended, with the facts
+# To the pool: a descriptor of the run's folder; walls are up; walls failed, with the reason; ended, with the facts.
+FOLDER, READY, BROKEN, DONE = b"O", b"R", b"F", b"D"
 KILL, INTERRUPT = b"K", b"I"  # to the worker: end the run, with the reason; press control-C
 
 Mode = Literal["program", "cells", "call"]

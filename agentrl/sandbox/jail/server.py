@@ -150,7 +150,7 @@ class Server:
             self._kill(run, "memory")
         elif run.order.cpu_s and cpu_s > run.order.cpu_s:
             self._kill(run, "cpu")
-        elif self._walls.overfull(run.order):
+        elif self._walls.overfull(run.order, run.pid):
             self._kill(run, "disk")
 
     def _ended(self, run: Run) -> None:

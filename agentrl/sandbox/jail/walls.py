@@ -31,8 +31,8 @@ class Walls(Protocol):
     def tidy(self, order: Order) -> None:
         """In the worker, when the run has ended: removes what it may have left."""
 
-    def overfull(self, order: Order) -> bool:
-        """Whether the run has more on disk than it may, where nothing else prevents that."""
+    def overfull(self, order: Order, pid: int) -> bool:
+        """Whether the run has more on disk than it may, where nothing else prevents that. `pid`: its first process."""
 
     def leave(self) -> None:
         """In the worker, last: removes what it has on disk."""
