@@ -39,6 +39,12 @@ def test_a_run_may_have_as_many_files_as_it_was_allowed(pool: SyncSandboxPool) -
     assert pool.run("for n in range(3): open(f'f{n}', 'w').close()", limits=limits).ok
 
 
+def test_given_files_that_are_too_much_together_are_no_failure_of_the_sandbox(pool: SyncSandboxPool) -> None:
+    files = {str(n): bytes(LIMITS.disk_bytes // 2) for n in range(3)}
+    result = pool.run("print(1)", files=files)
+    assert (result.status, result.stdout) == ("error", "")
+
+
 def test_many_runs_at_once_have_the_descriptors_that_one_has() -> None:
     limits = dataclasses.replace(LIMITS, open_files=16, wall_s=30)
     for pool in opened("zygote", running=60):

@@ -9,6 +9,7 @@ import pytest
 
 from agentrl.sandbox import SandboxPool, SyncSandboxPool, TierUnavailable
 from agentrl.sandbox.jail.removal import remove
+from tests.sandbox.attack import LIMITS
 
 DEEP = "import os\nfor _ in range(5000):\n    os.mkdir('d'); os.chdir('d')\nprint('done')"
 
@@ -59,6 +60,12 @@ async def test_a_run_that_nests_folders_leaves_nothing_and_the_pool_goes_on(
     except TierUnavailable as error:
         pytest.skip(str(error))
     assert os.listdir(tmp_path) == []
+
+
+def test_what_a_run_reads_is_no_file_of_its_own(pool: SyncSandboxPool) -> None:
+    """It comes in a file without a name, in memory."""
+    code = "import sys, time\ntime.sleep(0.3)\nprint(len(sys.stdin.buffer.read()))"
+    assert pool.run(code, stdin=bytes(LIMITS.disk_bytes + 1)).stdout == f"{LIMITS.disk_bytes + 1}\n"
 
 
 def test_a_deleted_file_that_is_open_or_mapped_by_python_is_no_fault(pool: SyncSandboxPool) -> None:

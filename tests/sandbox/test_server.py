@@ -29,6 +29,7 @@ class Walls:
 
     processes: list[subprocess.Popen[bytes]]
     features: dict[str, object] = field(default_factory=dict)
+    crowd: object = None
     left: bool = False
     next_number: set[int] = field(default_factory=set)  # what the next descriptor is to be one of, if any
     tidied: list[str] = field(default_factory=list)

@@ -14,6 +14,7 @@ from contextlib import suppress
 
 from . import landlock, seccomp, trees
 from . import syscalls as sc
+from .crowd import Crowd
 from .disk import exceeds
 from .order import Order
 from .policy import without_namespaces
@@ -24,6 +25,7 @@ from .walls import set_limits
 
 _NOBODY = 1_879_000_000  # who a run is when root starts the pool and this user can reach the interpreter
 _ANY_PID = 0x7FEDCBA9  # in the filter as it is built; no process has this number
+_ROOM = 1 << 16  # bytes for what the file system itself needs
 _ETC = ("/etc/ld.so.cache", "/etc/localtime", "/etc/nsswitch.conf", "/etc/mime.types")
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 
@@ -38,6 +40,7 @@ class Alone:
         self._user: int | None = None
         self._proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
         self._table = ProcessTable(self._proc) if os.path.isdir("/proc/self") else None
+        self.crowd = Crowd(self._proc) if self._table else None
 
     def prepare(self) -> None:
         if not self._version:
@@ -87,7 +90,8 @@ class Alone:
     def overfull(self, order: Order, pid: int) -> bool:
         folder = f"{self._base}/{order.name}"
         held = held_by(self._proc, pid, folder) if self._table else (0, 0)
-        return held is None or exceeds(folder, order.disk_bytes - held[0], order.files - held[1])
+        most = order.disk_bytes + order.disk_bytes // 64 + _ROOM  # that one file has all of it is no fault
+        return held is None or exceeds(folder, most - held[0], order.files - held[1])
 
     def leave(self) -> None:
         remove(self._base)

@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from . import landlock, root, seccomp, trees
 from . import syscalls as sc
+from .crowd import Crowd
 from .order import Order
 from .policy import with_namespaces
 from .processes import ProcessTable
@@ -30,10 +31,12 @@ class Namespaces:
         self._landlock = landlock.abi()
         self._proc = self._pid_namespace = -1
         self._table: ProcessTable | None = None
+        self.crowd: Crowd | None = None
 
     def prepare(self) -> None:
         """The worker is in its namespaces already, as their first process."""
         self._proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
+        self.crowd = Crowd(self._proc)
         places = trees.inside_names(trees.python_folders())
         has_proc = root.build(places)
         trees.move_interpreter(places)

@@ -9,6 +9,7 @@ import signal
 from collections.abc import Mapping
 from contextlib import suppress
 
+from .crowd import Crowd
 from .disk import exceeds
 from .order import Order
 from .processes import ProcessTable
@@ -20,6 +21,7 @@ class NoWalls:
     def __init__(self, base: str) -> None:
         """`base`: an absolute path of a folder that is the pool's own."""
         self.features: dict[str, object] = {}
+        self.crowd: Crowd | None = None
         self._base = base
         self._table = (
             ProcessTable(os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)) if os.path.isdir("/proc/self") else None

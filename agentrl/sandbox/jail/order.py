@@ -53,6 +53,7 @@ class Ending:
     cpu_s: float
     max_rss: int  # bytes, of the largest process
     peak_memory: int  # bytes, of the whole run, as far as it was watched
+    waited_s: float = 0.0  # for a processor that others had, if that is why it met its wall limit (killed "crowded")
 
     def encode(self) -> bytes:
         return DONE + json.dumps(asdict(self)).encode()

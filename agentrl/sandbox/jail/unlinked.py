@@ -17,19 +17,26 @@ def held_by(proc: int, pid: int, folder: str) -> tuple[int, int] | None:
     """(bytes, number) of them. None if there is one that is mapped and not open: its size cannot be known.
 
     `proc`: descriptor of a /proc. Each thread is looked at: it may have a table of descriptors of its own, and the
-    first thread may have left the others.
+    first thread may have left the others. What is not on the folder's file system is not the run's, such as its input.
     """
-    found: dict[tuple[int, int], int] = {}
+    with suppress(OSError):
+        device = os.stat(folder).st_dev
+        return _held_by(proc, pid, folder, device)
+    return 0, 0
+
+
+def _held_by(proc: int, pid: int, folder: str, device: int) -> tuple[int, int] | None:
+    found: dict[int, int] = {}
     mapped: set[int] = set()
     for thread in _names(proc, f"{pid}/task"):
         for fd in _names(proc, place := f"{pid}/task/{thread}/fd"):
             with suppress(OSError):
                 status = os.stat(f"{place}/{fd}", dir_fd=proc)
-                if not status.st_nlink:
-                    found[status.st_dev, status.st_ino] = status.st_blocks * 512
+                if not status.st_nlink and status.st_dev == device:
+                    found[status.st_ino] = status.st_blocks * 512
         if not mapped:  # memory is the same for all
             mapped = set(_mapped(proc, f"{pid}/task/{thread}/maps", os.fsencode(folder) + b"/"))
-    if mapped - {number for _, number in found}:
+    if mapped - set(found):
         return None
     return sum(found.values()), len(found)
 

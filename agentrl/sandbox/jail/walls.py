@@ -7,6 +7,7 @@ import resource
 from collections.abc import Mapping
 from typing import Protocol
 
+from .crowd import Crowd
 from .order import Order
 
 _MOST = 1 << 62  # that can be handed to the kernel
@@ -15,6 +16,7 @@ _MOST_S = 1 << 30  # of processor time, which the kernel counts in nanoseconds
 
 class Walls(Protocol):
     features: dict[str, object]  # what this machine gave, for the probe and for people
+    crowd: Crowd | None  # tells how busy others keep the machine, where that can be seen
 
     def prepare(self) -> None:
         """Once, in the worker, before it serves. Raises OSError with the step that the machine refuses."""
