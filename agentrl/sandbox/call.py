@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .jail.order import encode_payload
 from .limits import Limits
-from .result import CallResult, RunResult, SandboxError
+from .result import CallResult, RunResult, SandboxError, starting
 from .streams import CappedPipe
 
 if TYPE_CHECKING:
@@ -23,23 +23,30 @@ async def call(pool: SandboxPool, head: Mapping[str, Any], files: Mapping[str, b
     """`head`: `code`, `function` and `arguments`, which is JSON of positional and named ones."""
     payload = encode_payload(dict(head), dict(files))
     async with pool.room:
-        reader, writer = os.pipe()
+        try:
+            with starting("the call"):
+                reader, writer = os.pipe()
+        except SandboxError as error:
+            return _failed(pool, error)
         answer = CappedPipe(reader, limits.output_bytes, lambda: None, lambda: None)
         try:
             try:
-                live = await pool.launch(pool.order("call", limits), limits, payload, spare=writer)
+                live = await pool.finished(pool.order("call", limits), limits, payload, spare=writer)
             except SandboxError as error:
-                return CallResult(None, RunResult("infra_error", tier=pool.tier, backend=pool.tier, error=str(error)))
+                return _failed(pool, error)
             finally:
                 os.close(writer)
             try:
-                await live.done
                 answer.drain()
                 return _read(answer, pool.result(live, limits))
             finally:
                 pool.release(live)
         finally:
             answer.close()
+
+
+def _failed(pool: SandboxPool, error: SandboxError) -> CallResult:
+    return CallResult(None, RunResult("infra_error", tier=pool.tier, backend=pool.tier, error=str(error)))
 
 
 def _read(answer: CappedPipe, run: RunResult) -> CallResult:

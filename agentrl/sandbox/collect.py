@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
-from collections.abc import Iterable
-from contextlib import ExitStack, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+
+from .result import OURS
 
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-def collect(folder: int, names: Iterable[str], cap: int) -> tuple[dict[str, bytes], bool]:
+def collect(folder: int | None, names: Iterable[str], cap: int) -> tuple[dict[str, bytes], bool]:
     """The regular files among `names` below the directory descriptor `folder`, and whether one was left out for size.
 
     Links, pipes, devices and folders are no files here. `cap` bytes is for all together; nothing is returned in part.
+    Raises OSError if this process cannot look, which says nothing about the files.
     """
+    if folder is None:
+        raise OSError(errno.EMFILE, "this process had no descriptor left for their folder")
     found: dict[str, bytes] = {}
     left_out = False
     for name in names:
-        with ExitStack() as opened, suppress(OSError):
+        with ExitStack() as opened, _not_there():
             file = _open(folder, name.split("/"), opened)
             if file is None:
                 continue
@@ -29,6 +35,15 @@ def collect(folder: int, names: Iterable[str], cap: int) -> tuple[dict[str, byte
                 found[name] = content
                 cap -= len(content)
     return found, left_out
+
+
+@contextmanager
+def _not_there() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in OURS:
+            raise
 
 
 def _open(folder: int, parts: list[str], opened: ExitStack) -> int | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .jail.order import encode_payload
 from .limits import Limits
 from .live import LiveRun
-from .result import RunResult
+from .result import RunResult, starting
 
 if TYPE_CHECKING:
     from .pool import SandboxPool
@@ -38,7 +38,8 @@ class Dialogue:
     async def __aenter__(self) -> Dialogue:
         """Raises SandboxError if there is no worker for it."""
         self._loop = asyncio.get_running_loop()
-        self._socket, theirs = socket.socketpair()
+        with starting("the tests"):
+            self._socket, theirs = socket.socketpair()
         self._socket.setblocking(False)
         payload = encode_payload({"code": self._code, "argv": []}, {})
         try:

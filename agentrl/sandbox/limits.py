@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 MIB = 1 << 20
+_SHORTEST_S = 0.01  # of real time: the walls alone take some milliseconds
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Times in seconds, sizes in bytes. Each must be above zero, and all but the times whole.
+    """Times in seconds, sizes in bytes. Each must be above zero, and all but the times whole; ValueError else.
 
     `wall_s` is from the start of the program, `cpu_s` the sum over its processes. `address_bytes` is for each
     process, `memory_bytes` for all of them together. `output_bytes` is for stdout and stderr each. `result_bytes` is
-    for all collected files.
+    for all collected files. `open_files` counts the three streams.
     """
 
     wall_s: float = 10.0
@@ -34,3 +35,7 @@ class Limits:
                 raise ValueError(f"Limits.{field.name} is {value!r}: give a number above zero")
             if not field.name.endswith("_s") and not isinstance(value, int):
                 raise ValueError(f"Limits.{field.name} is {value!r}: give a whole number")
+        if self.wall_s < _SHORTEST_S:
+            raise ValueError(
+                f"Limits.wall_s is {self.wall_s!r}: give {_SHORTEST_S} s or more, which the walls may take"
+            )

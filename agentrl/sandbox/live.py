@@ -8,12 +8,13 @@ import os
 import socket
 from contextlib import suppress
 
-from .jail.order import BROKEN, DONE, INTERRUPT, KILL, READY, Ending, Order
+from .jail.order import BROKEN, DONE, FOLDER, INTERRUPT, KILL, READY, Ending, Order
 from .streams import CappedPipe
 from .worker import Worker
 
 _START_S = 20.0  # for the walls of one run to stand
 _GRACE_S = 5.0  # after which a worker that should have ended a run is taken for dead
+_TOO_MUCH_GIVEN = ("disk", "memory")  # what the caller's own files may come to before the walls stand
 _SEALS = 0b1111  # no writing, growing, shrinking, and no other seals
 
 
@@ -26,6 +27,8 @@ class LiveRun:
         self.overflowed = False
         self.trouble = ""  # why there is no ending: the sandbox failed
         self.ending: Ending | None = None
+        self.begun = False  # the program may have
+        self.unbegun = False  # the worker died before: another one may have the order
         self.folder: int | None = None  # directory descriptor, if the order asked for it
         self._loop = asyncio.get_running_loop()
         self.done: asyncio.Future[None] = self._loop.create_future()
@@ -85,8 +88,10 @@ class LiveRun:
         except OSError:
             data, descriptors = b"", []
         kind = data[:1]
-        if kind == READY:
+        if kind == FOLDER:
             self.folder = descriptors[0] if descriptors else None
+        elif kind == READY:
+            self.begun = True
             self._set_timer()
             if not self.ready.done():
                 self.ready.set_result(None)
@@ -95,6 +100,7 @@ class LiveRun:
         elif kind == DONE:
             self._end(Ending.decode(data))
         else:
+            self.unbegun = not self.begun
             self.give_up("the worker process died")
         return None
 
@@ -107,7 +113,7 @@ class LiveRun:
             self._timer = self._loop.call_later(late, self.give_up, "the worker did not end it at its limit")
 
     def _end(self, ending: Ending) -> None:
-        if not self.ready.done():
+        if not self.ready.done() and ending.killed not in _TOO_MUCH_GIVEN:
             return self.give_up(f"it ended before its walls stood: {ending}")
         self.ending = ending
         for pipe in (self.stdout, self.stderr):

@@ -22,12 +22,14 @@ from .jail.order import Mode, Order, encode_payload
 from .limits import Limits
 from .live import LiveRun
 from .preload import as_preload
-from .result import STRENGTH, CallResult, RunResult, SandboxError, TierUnavailable
+from .result import STRENGTH, CallResult, RunResult, SandboxError, TierUnavailable, WorkerGone, starting
 from .session import Session
+from .surely import surely
 from .verdict import judge
 from .worker import Worker
 
 _AUTOMATIC = ("zygote", "bwrap", "landlock")
+_TRIES = 3  # of what a dying worker keeps from beginning
 
 
 class SandboxPool:
@@ -93,6 +95,7 @@ class SandboxPool:
             worker.close()
         for live in self._lives:
             live.give_up("the pool was closed")
+        await self._all_gone(self.workers)
 
     async def _open(self, tier: str) -> None:
         """All workers of this tier, and one run that shows that a run has its walls."""
@@ -107,16 +110,20 @@ class SandboxPool:
             for task in others:
                 task.cancel()
             await asyncio.gather(*others, return_exceptions=True)  # one may have started all the same
-            self._drop_workers()
+            await self._drop_workers()
             raise
         if tried.stdout != "42\n":
-            self._drop_workers()
+            await self._drop_workers()
             raise TierUnavailable(f"tier {tier!r} cannot be had here: {tried.error or tried.stderr}")
 
-    def _drop_workers(self) -> None:
-        for worker in self.workers:
+    async def _drop_workers(self) -> None:
+        dropped, self.workers = self.workers, []
+        for worker in dropped:
             worker.close()
-        self.workers = []
+        await self._all_gone(dropped)
+
+    async def _all_gone(self, workers: Sequence[Worker]) -> None:
+        await surely(asyncio.gather(*(worker.gone() for worker in workers)))
 
     async def _add_worker(self) -> None:
         self.workers.append(await self._new_worker())
@@ -180,11 +187,10 @@ class SandboxPool:
         order = self.order("program", limits, show_folder=bool(wanted))
         async with self._room:
             try:
-                live = await self.launch(order, limits, payload, as_bytes(stdin))
+                live = await self.finished(order, limits, payload, as_bytes(stdin))
             except SandboxError as error:
                 return RunResult("infra_error", tier=self.tier, backend=self.tier, error=str(error))
             try:
-                await live.done
                 return self.result(live, limits, wanted)
             finally:
                 self.release(live)
@@ -250,18 +256,44 @@ class SandboxPool:
             name=f"run-{next(self._names)}",
         )
 
+    async def finished(
+        self, order: Order, limits: Limits, payload: bytes, stdin: bytes = b"", spare: int | None = None
+    ) -> LiveRun:
+        """A run that is over; give it to `release`. If its worker died before the program began, another one had it.
+
+        Raises SandboxError if it could not be started.
+        """
+        for left in reversed(range(_TRIES)):
+            live = await self.launch(order, limits, payload, stdin, spare)
+            try:
+                await live.done
+            except BaseException:
+                self.release(live)
+                raise
+            if not (live.unbegun and left) or self._closed:
+                break
+            self.release(live)
+        return live
+
     async def launch(
         self, order: Order, limits: Limits, payload: bytes, stdin: bytes = b"", spare: int | None = None
     ) -> LiveRun:
         """A started run on the worker with the least to do; give it to `release`. Raises SandboxError if it fails."""
+        for left in reversed(range(_TRIES)):
+            try:
+                return await self._launch(order, limits, payload, stdin, spare)
+            except WorkerGone:
+                if not left:
+                    raise
+        raise AssertionError
+
+    async def _launch(self, order: Order, limits: Limits, payload: bytes, stdin: bytes, spare: int | None) -> LiveRun:
         worker = await self._pick()
         live = LiveRun(worker, order, limits.output_bytes)
         worker.load += 1
         try:
-            await live.start(payload, stdin, spare)
-        except OSError as error:
-            worker.load -= 1
-            raise SandboxError(f"the run could not be started: {error}") from error
+            with starting("the run"):
+                await live.start(payload, stdin, spare)
         except BaseException:
             worker.load -= 1
             raise
@@ -285,11 +317,23 @@ class SandboxPool:
         async with self._mending:
             for place, worker in enumerate(self.workers):
                 if not worker.alive:
-                    new = await self._new_worker()
+                    await worker.gone()
+                    new = await self._replacement()
                     if self._closed:
                         new.close()
+                        await new.gone()
                         raise SandboxError("the pool was closed")
                     self.workers[place] = new
+
+    async def _replacement(self) -> Worker:
+        """Whatever ended the last one may end the next before it stands."""
+        for left in reversed(range(_TRIES)):
+            try:
+                return await self._new_worker()
+            except SandboxError:
+                if not left or self._closed:
+                    raise
+        raise AssertionError
 
     def result(self, live: LiveRun, limits: Limits, wanted: Sequence[str] = ()) -> RunResult:
         """What a run came to. If it has not ended, that is the sandbox's failure."""
@@ -301,8 +345,11 @@ class SandboxPool:
             )
         status, error = judge(live.ending, limits, overflowed=live.overflowed)
         files: dict[str, bytes] = {}
-        if wanted and live.folder is not None:
-            files, left_out = collect(live.folder, wanted, limits.result_bytes)
+        if wanted:
+            try:
+                files, left_out = collect(live.folder, wanted, limits.result_bytes)
+            except OSError as lack:
+                status, error, left_out = "infra_error", f"its files could not be fetched: {lack}", False
             error = error or (f"files over {limits.result_bytes} bytes were left out" if left_out else "")
         return RunResult(
             status,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import errno
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -16,6 +18,23 @@ WALLED = tuple(sorted((tier for tier in STRENGTH if tier != "none"), key=lambda 
 
 class SandboxError(Exception):
     """Something about the sandbox itself, never about the code in it."""
+
+
+class WorkerGone(SandboxError):
+    """The worker died before it took the order: another one may have it."""
+
+
+OURS = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)  # what this process or machine is out of
+
+
+@contextmanager
+def starting(what: str) -> Iterator[None]:
+    """An OSError in here, which is this process's own, becomes a SandboxError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        cure = " (this process has no descriptors left: raise `ulimit -n`, or lower `running`)"
+        raise SandboxError(f"{what} could not be started: {error}{cure * (error.errno == errno.EMFILE)}") from error
 
 
 class TierUnavailable(SandboxError):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .jail.order import encode_payload
 from .limits import Limits
 from .live import LiveRun
-from .result import CellResult, RunResult, SessionLost, Status
+from .result import CellResult, RunResult, SessionLost, Status, starting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,7 +44,8 @@ class Session:
     async def __aenter__(self) -> Session:
         """Raises SandboxError if there is no worker for it."""
         self._loop = asyncio.get_running_loop()
-        ours, theirs = socket.socketpair()
+        with starting("the session"):
+            ours, theirs = socket.socketpair()
         ours.setblocking(False)
         self._socket = ours
         order = self.pool.order("cells", self.limits)

@@ -17,7 +17,7 @@ class CappedPipe:
         self.open = True
         self._fd, self._cap = fd, cap
         self._overflow, self._ended = overflow, ended
-        self._parts: list[bytes] = []
+        self._content = bytearray()  # and no list of parts: a run may write byte by byte
         self._size = 0
         self._loop = asyncio.get_running_loop()
         os.set_blocking(fd, False)
@@ -35,7 +35,7 @@ class CappedPipe:
             return False
         room = self._cap - self._size
         if room > 0:
-            self._parts.append(chunk[:room])
+            self._content += chunk[:room]
         self._size += len(chunk)
         if self._size > self._cap and not self.truncated:
             self.truncated = True
@@ -53,8 +53,8 @@ class CappedPipe:
         return content.decode("utf-8", "replace"), cut
 
     def take_bytes(self) -> tuple[bytes, bool]:
-        content, cut = b"".join(self._parts), self.truncated
-        self._parts, self._size, self.truncated = [], 0, False
+        content, cut = bytes(self._content), self.truncated
+        self._content, self._size, self.truncated = bytearray(), 0, False
         return content, cut
 
     def close(self) -> None:

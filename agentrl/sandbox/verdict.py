@@ -14,6 +14,9 @@ def judge(ending: Ending, limits: Limits, *, overflowed: bool) -> tuple[Status, 
     """(status, sentence). `overflowed`: more was written than may be."""
     if overflowed:
         return "output_limit", f"more than {limits.output_bytes} bytes on stdout or stderr"
+    if ending.killed == "crowded":
+        waited = f"it waited {ending.waited_s:.1f} of {ending.wall_s:.1f} s for a processor"
+        return "infra_error", f"the machine was too busy: {waited}"
     if ending.killed:
         return _KILLED.get(ending.killed, ("infra_error", f"ended by the pool: {ending.killed}"))
     if ending.signal is not None:

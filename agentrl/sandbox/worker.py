@@ -10,7 +10,9 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,8 @@ from typing import Any
 from .jail.order import Order
 from .jail.removal import remove
 from .preload import Preload
-from .result import SandboxError, TierUnavailable
+from .result import TierUnavailable, WorkerGone, starting
+from .surely import surely
 
 _JAIL = Path(__file__).parent / "jail"
 _START = f"""
@@ -40,6 +43,7 @@ _ENVIRONMENT = {
 }
 _PREFIX = "sandbox-runner-"
 _START_S = 60.0
+_CLEARING_S = 2.0  # for a worker with folders on disk to clear up and end by itself
 
 
 class Worker:
@@ -50,16 +54,21 @@ class Worker:
         self.features: dict[str, Any] = {}
         self.load = 0  # runs that are under way here
         self.alive = False
+        self._ending: asyncio.Future[None] | None = None
         self._config: dict[str, Any] = {"tier": tier, "preload": list(preload.modules), "warm": preload.warm}
         self._base = ""
 
     async def start(self) -> None:
         """Raises TierUnavailable with the step that this machine refuses."""
-        if self.tier != "zygote":
-            _sweep()
-            self._base = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-")
-        self._spawn()
-        self._loop = asyncio.get_running_loop()
+        with starting("a worker"):
+            if self.tier != "zygote":
+                _sweep()
+                self._base = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-")
+            try:
+                self._spawn()
+            except OSError:
+                remove(self._base) if self._base else None
+                raise
         try:
             self._control.send(json.dumps({**self._config, "base": self._base}).encode())
             answer = await asyncio.wait_for(self._loop.sock_recv(self._control, 1 << 16), _START_S)
@@ -67,16 +76,19 @@ class Worker:
         except (OSError, TimeoutError) as error:
             said = {"error": f"no answer: {error or 'it took too long'}"}
         except BaseException:
-            self._end_process()
+            self.close()
+            await self.gone()
             raise
         if "error" in said:
-            self._end_process()
+            self.close()
+            await self.gone()
             raise TierUnavailable(f"tier {self.tier!r} cannot be had here: {said['error']}")
         self.features = said["features"]
         self.alive = True
-        self._loop.add_reader(self._control, self._died)
+        self._loop.add_reader(self._control, self.close)
 
     def _spawn(self) -> None:
+        self._loop = asyncio.get_running_loop()
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.setblocking(False)
         command = [sys.executable, "-I", "-X", "utf8", "-c", _START, str(theirs.fileno())]
@@ -92,7 +104,7 @@ class Worker:
         return self._process.pid
 
     async def send(self, order: Order, descriptors: Sequence[int]) -> None:
-        """Raises SandboxError if the worker is gone."""
+        """Raises WorkerGone."""
         data = order.encode()
         while self.alive:
             try:
@@ -100,30 +112,35 @@ class Worker:
                 return
             except OSError as error:
                 if error.errno not in (errno.EAGAIN, errno.ETOOMANYREFS, errno.ENOBUFS):
-                    self._died()
+                    self.close()
             await asyncio.sleep(0.001)  # its queue is full
-        raise SandboxError("the worker process is gone")
+        raise WorkerGone("the worker process is gone")
 
     def folder_of(self, order: Order) -> str:
         return os.path.join(self._base, order.name)
 
     def close(self) -> None:
-        """Ends the process and with it all its runs."""
-        self._died()
-
-    def _died(self) -> None:
-        if not self.alive:
-            return
+        """Begins to end the process and with it all its runs. Does not wait; may be called more than once."""
         self.alive = False
+        if self._ending is not None:
+            return
         self._loop.remove_reader(self._control)
-        self._end_process()
-
-    def _end_process(self) -> None:
         with suppress(OSError):
             self._control.shutdown(socket.SHUT_RDWR)  # a fork of this process may hold it open
         self._control.close()
+        patience = 0 if self.tier == "zygote" else _CLEARING_S
+        thread = ThreadPoolExecutor(1, "sandbox-end")  # its own, so that workers end together and wait for nobody
+        self._ending = self._loop.run_in_executor(thread, self._end, time.monotonic() + patience)
+        thread.shutdown(wait=False)
+
+    async def gone(self) -> None:
+        """After `close`: returns when nothing of it is left, some seconds later at most, even if it is cancelled."""
+        if self._ending is not None:
+            await surely(self._ending)
+
+    def _end(self, deadline: float) -> None:
         with suppress(subprocess.TimeoutExpired):  # it ends by itself when the socket does, and clears up before
-            self._process.wait(0 if self.tier == "zygote" else 2)
+            self._process.wait(max(0.0, deadline - time.monotonic()))
         self._process.kill()
         self._process.wait()
         if self._base:

@@ -5,14 +5,17 @@ A program's first line is `# EXPECT: {json}`; the folder's README says what the 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
 import socket
+import tempfile
 import textwrap
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +36,8 @@ LIMITS = Limits(
 CASES = {"sum_of_squares": [([1, 2, 3], 14), ([4, -5, 6], 77), ([10], 100)]}
 STDOUT = {"squares_1_to_5": ["1", "4", "9", "16", "25"]}
 
+
+_RUNS_USERS = (1_879_000_000, 64_999)  # if root starts the pool
 
 ENDS = ["ok", "error", "memory", "signal", "timeout", "output_limit"]
 
@@ -124,7 +129,7 @@ async def complaints(pool: SandboxPool, attack: Attack) -> list[str]:
     """What came of it that must not have."""
     expect = attack.expect
     keep = IN_MEMORY  # the string itself stands in this process's memory
-    before, ipc = children(), _ipc()
+    before, before_it = children(), held(pool)
     rss = psutil.Process().memory_info().rss
     wrong = []
     if expect["kind"] == "run":
@@ -136,13 +141,14 @@ async def complaints(pool: SandboxPool, attack: Attack) -> list[str]:
             wrong.append(f"both outputs are {results[0].stdout!r}")
     elif (got := await reward(pool, attack)) != expect["reward"]:
         wrong.append(f"reward {got}")
-    if left := left_since(before, within=5):
-        wrong.append(f"left over: {left}")
+    if running := left_since(before):
+        wrong.append(f"left over: {running}")
     if (grown := (psutil.Process().memory_info().rss - rss) >> 20) > expect.get("supervisor_rss_mb", 300):
         wrong.append(f"this process grew by {grown} MB")
-    wrong += _on_the_machine(expect, ipc)
+    wrong += _on_the_machine(expect)
     if not (alive := await pool.run("print('alive')", limits=LIMITS)).ok:
         wrong.append(f"the pool is broken afterwards: {alive}")
+    wrong += await left(pool, before_it)
     return wrong if keep else []
 
 
@@ -168,12 +174,39 @@ def _of_run(result: RunResult, expect: dict[str, Any]) -> list[str]:
     return [f"{each}; stdout {result.stdout[:300]!r}, stderr {result.stderr[-300:]!r}" for each in wrong]
 
 
-def _on_the_machine(expect: dict[str, Any], ipc: list[str]) -> list[str]:
-    wrong = [f"{path} exists" for path in expect.get("host_absent", ()) if os.path.lexists(path)]
-    return wrong + (["an IPC object is left"] if _ipc() != ipc else [])
+def _on_the_machine(expect: dict[str, Any]) -> list[str]:
+    return [f"{path} exists" for path in expect.get("host_absent", ()) if os.path.lexists(path)]
 
 
-def _ipc() -> list[str]:
+async def left(pool: SandboxPool, before: dict[str, set[str]], within: float = 10) -> list[str]:
+    """What there is more than was `held` before. A worker clears up after it has said how a run ended."""
+    limit = time.monotonic() + within
+    while True:
+        more = {kind: more for kind, names in held(pool).items() if (more := names - before.get(kind, set()))}
+        if not more or time.monotonic() > limit:
+            return [f"left over, {kind}: {sorted(names)}" for kind, names in more.items()]
+        await asyncio.sleep(0.02)
+
+
+def held(pool: SandboxPool) -> dict[str, set[str]]:
+    """Descriptors of this process and of the workers by their numbers, IPC objects, files where a run's could be."""
+    workers = [psutil.Process(worker.pid) for worker in pool.workers]
+    servers = {each.pid for worker in workers for each in (worker, *worker.children())}
+    found = {f"descriptors of {pid}": set(os.listdir(f"/proc/{pid}/fd")) for pid in sorted({os.getpid(), *servers})}
     tables = [Path(f"/proc/sysvipc/{kind}").read_text().splitlines()[1:] for kind in ("shm", "sem", "msg")]
-    named = [name for name in os.listdir("/dev/shm") if name.startswith(("sbx", "left"))]
-    return [line.split()[1] for table in tables for line in table] + named
+    return {
+        **found,
+        "IPC objects": {line.split()[1] for table in tables for line in table},
+        "files": set(_files_of_runs()),
+    }
+
+
+def _files_of_runs() -> Iterator[str]:
+    """Folders of runs, and in folders where anybody may write what belongs to a run's user or is named by attacks."""
+    yield from map(str, Path(tempfile.gettempdir()).glob(f"sandbox-runner-{os.getpid()}-*/run-*"))
+    for folder in {"/tmp", "/var/tmp", "/dev/shm", "/dev/mqueue", tempfile.gettempdir(), os.path.dirname(os.__file__)}:
+        with suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                with suppress(OSError):
+                    if entry.stat(follow_symlinks=False).st_uid in _RUNS_USERS or entry.name.startswith("left"):
+                        yield entry.path

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import os
 
@@ -12,15 +13,17 @@ import pytest
 
 from agentrl.sandbox import Limits, SyncSandboxPool
 from tests.sandbox.asking import ASKING
-from tests.sandbox.attack import ENDS, GIVEN, LIMITS, Attack, complaints, read
+from tests.sandbox.attack import ENDS, GIVEN, LIMITS, Attack, complaints, held, left, read
+from tests.sandbox.doors import DOORS
 from tests.sandbox.grading import GRADED
+from tests.sandbox.hoarding import HOARDING
 from tests.sandbox.loading import LOADING
 from tests.sandbox.reaching import REACHING
 
 pytestmark = pytest.mark.usefixtures("bait")
 
 FOREIGN = read(GIVEN) if GIVEN.is_dir() else []
-OWN = [*REACHING, *ASKING, *LOADING, *GRADED]
+OWN = [*REACHING, *ASKING, *DOORS, *LOADING, *HOARDING, *GRADED]
 # On `landlock` a run is one process, and files are not counted.
 REFUSED = {"daemonise": {"status": ["error"], "stdout_contains": ["Operation not permitted"]}}
 HANGS = {"thread_never_joins", "s_right_then_hang", "right_then_hangs"}
@@ -63,9 +66,34 @@ def impatient(attack: Attack) -> Limits:
     return dataclasses.replace(LIMITS, wall_s=3) if allowed == ENDS and attack.expect["kind"] == "run" else LIMITS
 
 
-@pytest.mark.parametrize("attack", named([each for each in [*REACHING, *ASKING] if "control" in each.expect]))
+@pytest.mark.parametrize("attack", named([each for each in [*REACHING, *ASKING, *DOORS] if "control" in each.expect]))
 def test_it_succeeds_where_nothing_holds_it(open_pool: SyncSandboxPool, attack: Attack) -> None:
     if attack.expect["control"] == "root" and os.geteuid() != 0:
         pytest.skip("succeeds for root alone")
     results = [open_pool.run(attack.code) for _ in range(attack.expect.get("repeat", 1))]
     assert "ESCAPED" in results[-1].stdout, results[-1]
+
+
+LEAVES = """
+import ctypes, os
+call = ctypes.CDLL(None, use_errno=True).syscall
+open('/tmp/left-for-the-scan', 'w').close()
+print(call(29, 0, 4096, 0o1600))
+"""
+
+
+def test_the_scan_for_what_is_left_finds_it(open_pool: SyncSandboxPool) -> None:
+    before = held(open_pool.pool)
+    segment = int(open_pool.run(LEAVES).stdout)
+    fd = os.open(os.devnull, os.O_RDONLY)
+    try:
+        found = open_pool.wait_for(left(open_pool.pool, before, within=0))
+    finally:
+        os.close(fd)
+        os.unlink("/tmp/left-for-the-scan")
+        ctypes.CDLL(None).shmctl(segment, 0, None)
+    assert [text.split(":")[0] for text in found] == [
+        f"left over, descriptors of {os.getpid()}",
+        "left over, IPC objects",
+        "left over, files",
+    ]

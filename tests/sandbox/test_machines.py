@@ -10,6 +10,8 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+import venv
 from pathlib import Path
 
 import pytest
@@ -150,6 +152,15 @@ def test_without_root(tier: str) -> None:
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="no unshare(1)")
 def test_in_a_network_without_routes() -> None:
     assert said(f"settings = {{}}\n{_OPEN}", ["unshare", "-rn", sys.executable]) == "zygote 42 zygote"
+
+
+def test_with_an_interpreter_below_a_folder_that_is_another_one_inside() -> None:
+    folder = tempfile.mkdtemp(dir="/var/tmp")
+    try:
+        venv.create(folder, symlinks=True)
+        assert said(f"settings = {{'tier': 'zygote'}}\n{_OPEN}", [f"{folder}/bin/python"]) == "zygote 42 zygote"
+    finally:
+        shutil.rmtree(folder)
 
 
 def test_probe_names_each_tier_and_what_a_pool_takes(capsys: pytest.CaptureFixture[str]) -> None:

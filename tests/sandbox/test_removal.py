@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from agentrl.sandbox import SandboxPool
+from agentrl.sandbox import SandboxPool, SyncSandboxPool
 from agentrl.sandbox.jail.removal import remove
+from tests.sandbox.attack import LIMITS
 
 DEEP = "import os\nfor _ in range(5000):\n    os.mkdir('d'); os.chdir('d')\nprint('done')"
 
@@ -55,3 +56,22 @@ async def test_a_run_that_nests_folders_leaves_nothing_and_the_pool_goes_on(
         await pool.run(DEEP)
         assert (await pool.run("print(1)")).stdout == "1\n"
     assert os.listdir(tmp_path) == []
+
+
+def test_what_a_run_reads_is_no_file_of_its_own(pool: SyncSandboxPool) -> None:
+    """It comes in a file without a name, in memory."""
+    code = "import sys, time\ntime.sleep(0.3)\nprint(len(sys.stdin.buffer.read()))"
+    assert pool.run(code, stdin=bytes(LIMITS.disk_bytes + 1)).stdout == f"{LIMITS.disk_bytes + 1}\n"
+
+
+def test_a_deleted_file_that_is_open_or_mapped_by_python_is_no_fault(pool: SyncSandboxPool) -> None:
+    code = """
+import mmap, tempfile, time
+f = tempfile.TemporaryFile()
+f.write(bytes(20 << 20)); f.flush()
+m = mmap.mmap(f.fileno(), 0)
+f.close()
+time.sleep(0.3)
+print(len(m))
+"""
+    assert pool.run(code).stdout == f"{20 << 20}\n"

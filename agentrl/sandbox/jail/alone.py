@@ -1,8 +1,7 @@
 """Walls without namespaces, for containers that forbid them: Landlock for files, a stricter filter for everything else.
 
 A run is one process: it may start threads, but no process and no program, since leftovers could not be killed surely.
-It has no sockets, may signal only itself, and works in a folder of its own. Its disk use is limited for each file,
-not as a sum.
+It has no sockets but pairs of its own, may signal only itself, and works in a folder of its own, which is looked at.
 """
 
 from __future__ import annotations
@@ -16,15 +15,18 @@ from contextlib import suppress
 from . import landlock, seccomp, trees
 from . import syscalls as sc
 from .child import forked
+from .crowd import Crowd
 from .disk import exceeds
 from .order import Order
 from .policy import without_namespaces
 from .processes import ProcessTable
 from .removal import remove
+from .unlinked import held_by
 from .walls import Birth, set_limits
 
 _NOBODY = 1_879_000_000  # who a run is when root starts the pool and this user can reach the interpreter
 _ANY_PID = 0x7FEDCBA9  # in the filter as it is built; no process has this number
+_ROOM = 1 << 16  # bytes for what the file system itself needs
 _ETC = ("/etc/ld.so.cache", "/etc/localtime", "/etc/nsswitch.conf", "/etc/mime.types")
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 
@@ -37,9 +39,9 @@ class Alone:
         self._version = landlock.abi()
         self._read: list[str] = []
         self._user: int | None = None
-        self._table = (
-            ProcessTable(os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)) if os.path.isdir("/proc/self") else None
-        )
+        self._proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
+        self._table = ProcessTable(self._proc) if os.path.isdir("/proc/self") else None
+        self.crowd = Crowd(self._proc) if self._table else None
 
     def prepare(self) -> None:
         if not self._version:
@@ -89,8 +91,11 @@ class Alone:
     def tidy(self, order: Order) -> None:
         remove(f"{self._base}/{order.name}")
 
-    def overfull(self, order: Order) -> bool:
-        return exceeds(f"{self._base}/{order.name}", order.disk_bytes, order.files)
+    def overfull(self, order: Order, pid: int) -> bool:
+        folder = f"{self._base}/{order.name}"
+        held = held_by(self._proc, pid, folder) if self._table else (0, 0)
+        most = order.disk_bytes + order.disk_bytes // 64 + _ROOM  # that one file has all of it is no fault
+        return held is None or exceeds(folder, most - held[0], order.files - held[1])
 
     def leave(self) -> None:
         remove(self._base)

@@ -28,6 +28,7 @@ from typing import NoReturn
 from . import root, seccomp, trees
 from . import syscalls as sc
 from .alone import reachable_for
+from .crowd import Crowd
 from .inside import FILTER, FOLDERS, RUN_ID, start_text
 from .namespaces import OUTER_IDS
 from .order import Order
@@ -60,6 +61,7 @@ class Bubblewrap:
         time in each run.
         """
         self.features: dict[str, object] = {}
+        self.crowd: Crowd | None = None
         self._base = base
         self._preload, self._warm = list(preload), warm
         self._user: int | None = None
@@ -73,7 +75,8 @@ class Bubblewrap:
         if not os.path.isdir("/proc/self"):
             raise OSError("there is no /proc, without which runs cannot be watched")
         self._program = program
-        self._table = ProcessTable(os.open("/proc", os.O_RDONLY | os.O_DIRECTORY))
+        proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
+        self._table, self.crowd = ProcessTable(proc), Crowd(proc)
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # six are held of each run
         sc.adopt_orphans()
@@ -222,7 +225,7 @@ class Bubblewrap:
                     os.kill(pid, signal.SIGKILL)
                     os.waitpid(pid, 0)
 
-    def overfull(self, order: Order) -> bool:
+    def overfull(self, order: Order, pid: int) -> bool:
         """Each folder has its size from the kernel; their sum, and the number of files, are looked at."""
         held = self._held[order.name]
         with suppress(OSError):

@@ -12,7 +12,7 @@ import signal
 import sys
 from typing import Any, NoReturn
 
-from .program import exit_code, flush, fresh_main, guarded, leave, remember_source
+from .program import compiled, exit_code, flush, fresh_main, guarded, leave, remember_source
 
 _DEEPEST = 100  # levels of lists and dictionaries in a call's value
 
@@ -62,7 +62,7 @@ def _run_cell(source: str, name: str, namespace: dict[str, Any]) -> dict[str, An
 
 def _execute(source: str, name: str, namespace: dict[str, Any]) -> None:
     """As at a prompt: if the last statement is an expression, its value is shown."""
-    tree = ast.parse(source, name)
+    tree = ast.parse(source.removeprefix("\ufeff"), name)
     last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
     exec(compile(tree, name, "exec", dont_inherit=True), namespace)
     if last is not None:
@@ -101,11 +101,12 @@ def answer_call(fd: int, head: dict[str, Any]) -> NoReturn:
     sys.argv[:] = ["main.py"]
     namespace = fresh_main()
     namespace["__name__"] = "candidate"  # what stands under `if __name__ == "__main__"` is no part of a function
+    sys.modules["candidate"] = sys.modules["__main__"]  # where dataclasses and pickle look for what it defines
     remember_source("main.py", head["code"])
     answers: list[bytes] = []
 
     def work() -> None:
-        exec(compile(head["code"], "main.py", "exec", dont_inherit=True), namespace)
+        exec(compiled(head["code"], "main.py"), namespace)
         args, kwargs = json.loads(head["arguments"])
         value = _plain(namespace[head["function"]](*args, **kwargs))
         answers.append(json.dumps({"value": value}).encode())

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from .cells import answer_call, serve_cells
-from .order import BROKEN, READY, Order, decode_payload
+from .order import BROKEN, FOLDER, READY, Order, decode_payload
 from .program import run_command, run_program
-from .walls import Birth, Enclosure
+from .walls import Birth, Enclosure, limit_descriptors
 
 SPARE = 3  # where a session's or a call's own descriptor stands
 
@@ -37,11 +37,12 @@ def become(
         head, files = decode_payload(_read_all(descriptors[4]))
         folder = walls.enclose(order)
         unwritten = _write_files(folder, files)
-        shown = [os.open(folder, os.O_RDONLY | os.O_DIRECTORY)] if order.show_folder else []
+        if order.show_folder:  # before the last wall, which may let no descriptor through
+            socket.send_fds(channel, [FOLDER], [os.open(folder, os.O_RDONLY | os.O_DIRECTORY)])
         sys.path.insert(0, folder)
         _fresh_randomness()
         walls.shut()
-        socket.send_fds(channel, [READY], shown)
+        channel.send(READY)
     except BaseException as error:
         channel.send(BROKEN + f"{type(error).__name__}: {error}".encode()[:2000])
         os._exit(1)
@@ -50,6 +51,7 @@ def become(
         os.dup2(spare, SPARE, inheritable=False)
     os.closerange(SPARE + (spare is not None), 1 << 20)
     try:
+        limit_descriptors(order)
         if unwritten:
             os.write(2, f"the files could not be written: {unwritten}\n".encode(errors="replace"))
         else:

@@ -11,6 +11,8 @@ _DEEPEST = 3500  # bytes of a path: what stands deeper than the kernel takes pat
 def exceeds(folder: str, size: int, files: int) -> bool:
     """Whether there are more than `size` bytes on disk or more than `files` names below the folder. Follows no link."""
     queue = [folder]
+    if size < 0 or files < 0:
+        return True
     while queue:
         path = queue.pop()
         if len(os.fsencode(path)) > _DEEPEST:

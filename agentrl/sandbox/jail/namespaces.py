@@ -14,11 +14,13 @@ from typing import NoReturn
 from . import landlock, root, seccomp, trees
 from . import syscalls as sc
 from .child import forked
+from .crowd import Crowd
 from .order import Order
 from .policy import with_namespaces
 from .processes import ProcessTable
 from .walls import Birth, set_limits
 
+_OWN_FOLDERS = 4  # of ours among a run's files
 RUN_ID = 1000  # user and group of a run, as it sees itself
 OUTER_IDS = (1_879_000_000, 64_999)  # who that is outside when root starts the pool: nobody who owns anything
 _ALL = sc.CLONE_NEWUSER | sc.CLONE_NEWPID | sc.CLONE_NEWNS | sc.CLONE_NEWIPC | sc.CLONE_NEWUTS | sc.CLONE_NEWNET
@@ -30,10 +32,12 @@ class Namespaces:
         self._landlock = landlock.abi()
         self._proc = self._pid_namespace = -1
         self._table: ProcessTable | None = None
+        self.crowd: Crowd | None = None
 
     def prepare(self) -> None:
         """The worker is in its namespaces already, as their first process."""
         self._proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
+        self.crowd = Crowd(self._proc)
         places = trees.inside_names(trees.python_folders())
         has_proc = root.build(places)
         trees.move_interpreter(places)
@@ -78,7 +82,7 @@ class Namespaces:
         return "/work"
 
     def _folders(self, order: Order) -> None:
-        caps = f"size={order.disk_bytes},nr_inodes={order.files},mode=755,uid={RUN_ID},gid={RUN_ID}"
+        caps = f"size={order.disk_bytes},nr_inodes={order.files + _OWN_FOLDERS},mode=755,uid={RUN_ID},gid={RUN_ID}"
         sc.mount("tmpfs", "/box", "tmpfs", sc.MS_NOSUID | sc.MS_NODEV, caps)
         for name, target in (("work", "/work"), ("tmp", "/tmp"), ("shm", "/dev/shm")):
             os.mkdir(f"/box/{name}", 0o700)
@@ -94,7 +98,7 @@ class Namespaces:
     def tidy(self, order: Order) -> None:
         """All that a run had is gone with its namespaces."""
 
-    def overfull(self, order: Order) -> bool:
+    def overfull(self, order: Order, pid: int) -> bool:
         return False  # its file system has just that size
 
     def leave(self) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from .child import forked
+from .crowd import Crowd
 from .disk import exceeds
 from .order import Order
 from .processes import ProcessTable
@@ -21,6 +22,7 @@ class NoWalls:
     def __init__(self, base: str) -> None:
         """`base`: an absolute path of a folder that is the pool's own."""
         self.features: dict[str, object] = {}
+        self.crowd: Crowd | None = None
         self._base = base
         self._table = (
             ProcessTable(os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)) if os.path.isdir("/proc/self") else None
@@ -56,7 +58,7 @@ class NoWalls:
             os.unlink(note)
         remove(f"{self._base}/{order.name}")
 
-    def overfull(self, order: Order) -> bool:
+    def overfull(self, order: Order, pid: int) -> bool:
         return exceeds(f"{self._base}/{order.name}", order.disk_bytes, order.files)
 
     def leave(self) -> None:

@@ -11,11 +11,8 @@ from typing import Any, Literal
 DESCRIPTORS = ("channel", "stdin", "stdout", "stderr", "payload")
 
 # First byte of a message on a run's channel.
-READY, BROKEN, DONE = (
-    b"R",
-    b"F",
-    b"D",
-)  # to the pool: walls are up; walls failed, with the reason; ended, with the facts
+# To the pool: a descriptor of the run's folder; walls are up; walls failed, with the reason; ended, with the facts.
+FOLDER, READY, BROKEN, DONE = b"O", b"R", b"F", b"D"
 KILL, INTERRUPT = b"K", b"I"  # to the worker: end the run, with the reason; press control-C
 
 Mode = Literal["program", "cells", "call"]
@@ -56,6 +53,7 @@ class Ending:
     cpu_s: float
     max_rss: int  # bytes, of the largest process
     peak_memory: int  # bytes, of the whole run, as far as it was watched
+    waited_s: float = 0.0  # for a processor that others had, if that is why it met its wall limit (killed "crowded")
 
     def encode(self) -> bytes:
         return DONE + json.dumps(asdict(self)).encode()

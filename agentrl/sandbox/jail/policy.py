@@ -3,7 +3,7 @@
 All that is not named here does not exist for the run (ENOSYS), so that a newer kernel's calls are not allowed by
 accident. Not allowed on purpose: memory that nobody counts (memfd, System V shared memory, message queues),
 namespaces and mounts, other processes' memory, keys, io_uring, bpf, performance counters, files by handle, clocks,
-priorities.
+priorities, inotify (of which a user has few, with all its other processes).
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ epoll_pwait2 epoll_wait eventfd eventfd2 execve execveat exit exit_group faccess
 fchdir fchmod fchmodat fchmodat2 fchown fchownat fcntl fdatasync fgetxattr flistxattr flock fork fstat fstatfs fsync
 ftruncate futex futex_waitv futimesat get_robust_list getcpu getcwd getdents getdents64 getegid geteuid getgid
 getgroups getitimer getpeername getpgid getpgrp getpid getppid getpriority getrandom getresgid getresuid getrlimit
-getrusage getsid getsockname getsockopt gettid gettimeofday getuid getxattr inotify_add_watch inotify_init
-inotify_init1 inotify_rm_watch ioctl kill lchown lgetxattr link linkat listen listxattr llistxattr lseek lstat
-madvise membarrier mincore mkdir mkdirat mknod mknodat mlock mlock2 mmap mprotect mremap msync munlock munmap
-nanosleep newfstatat open openat openat2 pause personality pidfd_open pidfd_send_signal pipe pipe2 poll ppoll prctl
-pread64 preadv preadv2 prlimit64 pselect6 pwrite64 pwritev pwritev2 read readahead readlink readlinkat readv
-recvfrom recvmmsg recvmsg rename renameat renameat2 restart_syscall rmdir rseq rt_sigaction rt_sigpending
-rt_sigprocmask rt_sigqueueinfo rt_sigreturn rt_sigsuspend rt_sigtimedwait rt_tgsigqueueinfo sched_get_priority_max
-sched_get_priority_min sched_getaffinity sched_getparam sched_getscheduler sched_rr_get_interval sched_setaffinity
-sched_yield select sendfile sendmmsg sendmsg sendto set_robust_list set_tid_address setitimer setpgid setpriority
-setrlimit setsid setsockopt shutdown sigaltstack signalfd signalfd4 socket socketpair splice stat statfs statx
-symlink symlinkat sync sync_file_range sysinfo tee tgkill time timer_create timer_delete timer_getoverrun
-timer_gettime timer_settime timerfd_create timerfd_gettime timerfd_settime times tkill truncate umask uname unlink
-unlinkat utime utimensat utimes vfork wait4 waitid write writev
+getrusage getsid getsockname getsockopt gettid gettimeofday getuid getxattr ioctl kill lchown lgetxattr link linkat
+listen listxattr llistxattr lseek lstat madvise membarrier mincore mkdir mkdirat mknod mknodat mlock mlock2 mmap
+mprotect mremap msync munlock munmap nanosleep newfstatat open openat openat2 pause personality pidfd_open
+pidfd_send_signal pipe pipe2 poll ppoll prctl pread64 preadv preadv2 prlimit64 pselect6 pwrite64 pwritev pwritev2
+read readahead readlink readlinkat readv recvfrom recvmmsg recvmsg rename renameat renameat2 restart_syscall rmdir
+rseq rt_sigaction rt_sigpending rt_sigprocmask rt_sigqueueinfo rt_sigreturn rt_sigsuspend rt_sigtimedwait
+rt_tgsigqueueinfo sched_get_priority_max sched_get_priority_min sched_getaffinity sched_getparam sched_getscheduler
+sched_rr_get_interval sched_setaffinity sched_yield select sendfile sendmmsg sendmsg sendto set_robust_list
+set_tid_address setitimer setpgid setpriority setrlimit setsid setsockopt shutdown sigaltstack signalfd signalfd4
+socket socketpair splice stat statfs statx symlink symlinkat sync sync_file_range sysinfo tee tgkill time
+timer_create timer_delete timer_getoverrun timer_gettime timer_settime timerfd_create timerfd_gettime
+timerfd_settime times tkill truncate umask uname unlink unlinkat utime utimensat utimes vfork wait4 waitid write
+writev
 """
 
 _REFUSED = """
 acct add_key adjtimex bpf capset chroot clock_adjtime clock_settime delete_module fanotify_init fanotify_mark
-finit_module fremovexattr fsconfig fsetxattr fsmount fsopen fspick init_module io_uring_enter io_uring_register
-io_uring_setup ioperm iopl ioprio_set kcmp kexec_file_load kexec_load keyctl lremovexattr lsetxattr mbind
-memfd_create memfd_secret migrate_pages modify_ldt mount mount_setattr move_mount move_pages mq_getsetattr mq_notify
-mq_open mq_timedreceive mq_timedsend mq_unlink msgctl msgget msgrcv msgsnd name_to_handle_at open_by_handle_at
-open_tree perf_event_open pidfd_getfd pivot_root process_madvise process_vm_readv process_vm_writev ptrace quotactl
-reboot removexattr request_key sched_setattr sched_setparam sched_setscheduler semctl semget semop semtimedop
-set_mempolicy setdomainname setfsgid setfsuid setgid setgroups sethostname setns setregid setresgid setresuid
-setreuid settimeofday setuid setxattr shmat shmctl shmdt shmget swapoff swapon syslog umount2 unshare userfaultfd
-vhangup vmsplice
+finit_module fremovexattr fsconfig fsetxattr fsmount fsopen fspick init_module inotify_add_watch inotify_init
+inotify_init1 inotify_rm_watch io_uring_enter io_uring_register io_uring_setup ioperm iopl ioprio_set kcmp
+kexec_file_load kexec_load keyctl lremovexattr lsetxattr mbind memfd_create memfd_secret migrate_pages modify_ldt
+mount mount_setattr move_mount move_pages mq_getsetattr mq_notify mq_open mq_timedreceive mq_timedsend mq_unlink
+msgctl msgget msgrcv msgsnd name_to_handle_at open_by_handle_at open_tree perf_event_open pidfd_getfd pivot_root
+process_madvise process_vm_readv process_vm_writev ptrace quotactl reboot removexattr request_key sched_setattr
+sched_setparam sched_setscheduler semctl semget semop semtimedop set_mempolicy setdomainname setfsgid setfsuid
+setgid setgroups sethostname setns setregid setresgid setresuid setreuid settimeofday setuid setxattr shmat shmctl
+shmdt shmget swapoff swapon syslog umount2 unshare userfaultfd vhangup vmsplice
 """
 
 ALLOWED = frozenset(_ALLOWED.split())
@@ -83,6 +83,9 @@ _PDEATHSIG, _SUBREAPER = 1, 36
 _SO_SNDBUF, _SO_SNDBUFFORCE = 7, 32
 _F_SETOWN, _F_SETSIG, _F_SETOWN_EX, _F_SETLEASE, _F_NOTIFY, _F_SETPIPE_SZ = 8, 10, 15, 1024, 1026, 1031
 
+_PROGRAMS = ("fork", "vfork", "execve", "execveat")
+_SOCKETS = ("socket", "connect", "bind", "listen", "sendmsg", "sendmmsg")
+
 EVERYWHERE: dict[str, Rule] = {
     "ioctl": Only(1, _IOCTLS, _ENOTTY),
     "personality": Only(0, (0, 0xFFFFFFFF)),
@@ -104,7 +107,10 @@ def with_namespaces(unix_sockets: bool) -> dict[str, Rule]:
 
 
 def without_namespaces(pid: int) -> dict[str, Rule]:
-    """Rules for a run that shares the machine's processes and network: one process, no sockets, signals to itself."""
+    """Rules for a run that shares the machine's processes and network: one process, no sockets, signals to itself.
+
+    Nor may it send descriptors: a file without a name in a socket's queue would take room that nobody could count.
+    """
     signals = {"kill": Only(0, (0, pid)), "tgkill": Only(0, (pid,)), "rt_sigqueueinfo": Only(0, (pid,))}
     others = (
         "tkill",
@@ -118,7 +124,7 @@ def without_namespaces(pid: int) -> dict[str, Rule]:
     return EVERYWHERE | {
         "clone": Bits(refused=_NAMESPACES, wanted=_THREAD),
         **signals,
-        **dict.fromkeys(("fork", "vfork", "execve", "execveat", "socket", "connect", "bind", "listen", *others), None),
+        **dict.fromkeys((*_PROGRAMS, *_SOCKETS, *others), None),
         "prctl": Only(0, _PRCTLS),
         "fcntl": Never(1, (_F_SETOWN, _F_SETSIG, _F_SETOWN_EX, _F_SETLEASE, _F_NOTIFY, _F_SETPIPE_SZ)),
     }

@@ -43,6 +43,23 @@ class ProcessTable:
         stat = self._read(f"{pid}/stat")
         return self._resident(pid), self._fields(stat)[1] if stat else 0.0
 
+    def own_times(self) -> tuple[dict[int, int], dict[int, float]]:
+        """Parent of every process, and the processor time of its own threads."""
+        parents, cpu = {}, {}
+        for name in os.listdir(self._proc):
+            if name.isdigit() and (text := self._read(f"{name}/stat")):
+                fields = text.rpartition(b")")[2].split()
+                parents[int(name)], cpu[int(name)] = int(fields[1]), sum(map(int, fields[11:13])) / _TICK
+        return parents, cpu
+
+    def waits(self, pid: int) -> list[tuple[float, float]]:
+        """(seconds on a processor, seconds of waiting for one) of each thread."""
+        texts = (self._read(f"{pid}/task/{thread}/schedstat").split() for thread in self._threads(pid))
+        return [(int(text[0]) / 1e9, int(text[1]) / 1e9) for text in texts if len(text) > 1]
+
+    def command(self, pid: int) -> bytes:
+        return self._read(f"{pid}/cmdline")
+
     def _sum(self, root: int, children: dict[int, list[int]], cpu: dict[int, float]) -> tuple[int, float]:
         members, queue = [], [root]
         while queue:

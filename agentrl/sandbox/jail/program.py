@@ -33,13 +33,18 @@ def remember_source(name: str, source: str) -> None:
     linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
 
 
+def compiled(source: str, name: str) -> Any:
+    """A byte order mark at the start counts as nothing, as in a file."""
+    return compile(source.removeprefix("\ufeff"), name, "exec", dont_inherit=True)
+
+
 def run_program(head: dict[str, Any]) -> NoReturn:
     """Runs `head["code"]` as `__main__` with `head["argv"]`, as `python main.py` would."""
     sys.argv[:] = ["main.py", *head["argv"]]
     namespace = fresh_main()
     namespace["__file__"] = "main.py"
     remember_source("main.py", head["code"])
-    leave(guarded(lambda: exec(compile(head["code"], "main.py", "exec", dont_inherit=True), namespace)))
+    leave(guarded(lambda: exec(compiled(head["code"], "main.py"), namespace)))
 
 
 def run_command(command: list[str]) -> NoReturn:

@@ -16,7 +16,8 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 
-from .order import BROKEN, INTERRUPT, KILL, Ending, Order
+from .crowd import Snapshot
+from .order import BROKEN, DESCRIPTORS, INTERRUPT, KILL, Ending, Order
 from .walls import Greeting, Walls
 
 _LOOK_EVERY = 0.03  # seconds between looks at what long runs use
@@ -34,6 +35,8 @@ class Run:
     killed: str = ""
     peak: int = 0  # bytes
     cpu_s: float = 0.0  # as far as it was watched
+    crowd: Snapshot | None = None  # of the time when a quarter of its own had passed
+    waited_s: float = 0.0
     ended: bool = False
     greeting: Greeting | None = None  # while it is still to come
 
@@ -83,6 +86,10 @@ class Server:
         data, descriptors, _, _ = socket.recv_fds(self._control, 1 << 16, _DESCRIPTORS)
         if not data:
             return False
+        if len(descriptors) < len(DESCRIPTORS):  # there was no room for them; the pool sees the channel close
+            for fd in descriptors:
+                os.close(fd)
+            return True
         order = Order.decode(data)
         try:
             birth = self._walls.start(order, descriptors)
@@ -160,15 +167,23 @@ class Server:
         for run in self._runs.values():
             age = now - run.began
             if run.order.wall_s and age >= run.order.wall_s:
-                self._kill(run, "wall")
+                self._late(run)
             elif age > _LOOK_EVERY:
                 older[run.pid] = run.watch
+                if self._walls.crowd and run.crowd is None and age >= run.order.wall_s / 4 > 0:
+                    run.crowd = self._walls.crowd.look()
         if older and now >= self._look_at:
+            began = time.thread_time()  # that a busy machine makes looking take long is no reason to look less often
             usage = self._walls.usage(older)
             for pid in older:
                 self._judge(self._runs[pid], *usage.get(pid, (0, 0.0)))
-            done = time.monotonic()
-            self._look_at = done + max(_LOOK_EVERY, _REST * (done - now))
+            self._look_at = time.monotonic() + max(_LOOK_EVERY, _REST * (time.thread_time() - began))
+
+    def _late(self, run: Run) -> None:
+        """Its time is over. Whose fault that was is looked for once, before it is gone."""
+        if not run.killed and self._walls.crowd:
+            run.waited_s = self._walls.crowd.waited(run.watch, run.order.wall_s, run.cpu_s, run.crowd)
+        self._kill(run, "crowded" if run.waited_s else "wall")
 
     def _judge(self, run: Run, memory: int, cpu_s: float) -> None:
         run.peak, run.cpu_s = max(run.peak, memory), max(run.cpu_s, cpu_s)
@@ -176,7 +191,7 @@ class Server:
             self._kill(run, "memory")
         elif run.order.cpu_s and cpu_s > run.order.cpu_s:
             self._kill(run, "cpu")
-        elif self._walls.overfull(run.order):
+        elif self._walls.overfull(run.order, run.pid):
             self._kill(run, "disk")
 
     def _ended(self, run: Run) -> None:
@@ -221,4 +236,5 @@ def _ending(run: Run, status: int, used: resource.struct_rusage, wall_s: float) 
         cpu_s=round(max(run.cpu_s, used.ru_utime + used.ru_stime), 6),
         max_rss=used.ru_maxrss * 1024,
         peak_memory=run.peak,
+        waited_s=round(run.waited_s, 3),
     )

@@ -10,7 +10,7 @@ import os
 import sys
 
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/etc/alternatives")
-RESERVED = ("/work", "/tmp", "/dev", "/proc", "/sys", "/etc", "/box", "/python")
+RESERVED = ("/work", "/tmp", "/var/tmp", "/dev", "/proc", "/sys", "/etc", "/box", "/python")
 
 
 def python_folders() -> list[str]:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from .crowd import Crowd
 from .order import Order
 
 _MOST = 1 << 62  # that can be handed to the kernel
@@ -20,6 +21,7 @@ _MOST_S = 1 << 30  # of processor time, which the kernel counts in nanoseconds
 
 class Walls(Protocol):
     features: dict[str, object]  # what this machine gave, for the probe and for people
+    crowd: Crowd | None  # tells how busy others keep the machine, where that can be seen
 
     def prepare(self) -> None:
         """Once, in the worker, before it serves. Raises OSError with the step that the machine refuses."""
@@ -33,8 +35,8 @@ class Walls(Protocol):
     def tidy(self, order: Order) -> None:
         """In the worker, when the run has ended: removes what it may have left."""
 
-    def overfull(self, order: Order) -> bool:
-        """Whether the run has more on disk than it may, where nothing else prevents that."""
+    def overfull(self, order: Order, pid: int) -> bool:
+        """Whether the run has more on disk than it may, where nothing else prevents that. `pid`: its first process."""
 
     def leave(self) -> None:
         """In the worker, last: removes what it has on disk."""
@@ -92,17 +94,28 @@ def set_common_limits() -> None:
         ("SIGPENDING", 1024),
     ):
         _set(getattr(resource, f"RLIMIT_{name}"), value)
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (most, most)
+    )  # two for each run under way; the runs have their own limit
 
 
 def set_limits(order: Order) -> None:
-    """In a run: the kernel's limits for each of its processes. Hard limits too, so that none can be raised."""
+    """In a run: the kernel's limits for each of its processes. Hard limits too, so that none can be raised.
+
+    Without that of descriptors (`limit_descriptors`): the worker's own are still open, and as many as it has runs.
+    """
     _set(resource.RLIMIT_AS, order.address_bytes)
     _set(resource.RLIMIT_FSIZE, order.disk_bytes)
-    _set(resource.RLIMIT_NOFILE, order.open_files)
     _set(resource.RLIMIT_NPROC, order.processes)
     if order.cpu_s:
         seconds = math.ceil(min(order.cpu_s, _MOST_S))
         _set(resource.RLIMIT_CPU, seconds, grace=1)  # a signal first, and a second later the end
+
+
+def limit_descriptors(order: Order) -> None:
+    """In a run, last, when it has no descriptors but its own."""
+    _set(resource.RLIMIT_NOFILE, order.open_files)
 
 
 def _set(kind: int, value: int, grace: int = 0) -> None:

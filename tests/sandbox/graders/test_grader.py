@@ -84,11 +84,9 @@ async def test_stopping_early_leaves_the_rest_out(grader: Grader) -> None:
     task = expecting(*((n, n) for n in range(3)), ("wrong", ""), *((n, n) for n in range(30)))
     grade = await grader.grade(BY_CASE, task, pace=Pace(parallel=2, stop_early=True))
     statuses = [case.status for case in grade.cases]
-    assert statuses[:2] == ["passed"] * 2
-    assert statuses[3] == "wrong"
-    assert statuses.count("skipped") >= 28
+    assert statuses == ["passed"] * 3 + ["wrong"] + ["skipped"] * 30
     assert grade.passed is False
-    assert grade.share <= 4 / 34
+    assert grade.share == 3 / 34
 
 
 async def test_right_candidate_is_not_stopped_early(grader: Grader) -> None:

@@ -39,7 +39,7 @@ def _load(name: str, file: str, source: str) -> ModuleType:
     module.__file__ = file
     sys.modules[name] = module
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
-    exec(compile(source, file, "exec", dont_inherit=True), module.__dict__)
+    exec(compile(source.removeprefix("\ufeff"), file, "exec", dont_inherit=True), module.__dict__)
     return module
 
 
