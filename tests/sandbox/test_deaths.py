@@ -17,6 +17,7 @@ import pytest
 from agentrl.sandbox import SandboxPool, SyncSandboxPool
 from tests.processes import children, left_since, still_running
 from tests.sandbox.attack import REPOSITORY
+from tests.sandbox.conftest import begun
 
 SLEEP = "import time\nprint('begun', flush=True)\ntime.sleep(60)"
 
@@ -33,12 +34,12 @@ def test_a_killed_worker_ends_its_runs_and_is_replaced(pool: SyncSandboxPool, wh
 
     async def killed_while_running() -> str:
         task = asyncio.create_task(pool.pool.run(SLEEP))
-        await asyncio.sleep(0.3)
+        await begun(pool.pool)
         started = psutil.Process(pool.pool.workers[0].pid)
         old = [started, *started.children(recursive=True)]
         victim = server_of(pool).pid if whom == "server" else pool.pool.workers[0].pid
         os.kill(victim, signal.SIGKILL)
-        result = await asyncio.wait_for(task, 3)
+        result = await asyncio.wait_for(task, 30)
         assert still_running(old, within=10) == []
         return result.status
 

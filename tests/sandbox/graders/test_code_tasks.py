@@ -10,6 +10,7 @@ import pytest
 
 from agentrl.sandbox import Limits, SandboxPool
 from agentrl.sandbox.grading import CodeTask, Grade, Grader, Pace
+from tests.sandbox.conftest import begun
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -282,7 +283,7 @@ async def test_a_worker_that_dies_is_no_verdict() -> None:
         tests = "def check(candidate):\n    assert candidate(9) == 1"
         slow = "import time\ndef double(x): time.sleep(x)"
         running = asyncio.create_task(graded(Grader(own), slow, tests))
-        await asyncio.sleep(0.7)
+        await begun(own, 2)  # the tests, and the candidate that they call
         os.kill(own.workers[0].pid, signal.SIGKILL)
         grade = await running
         assert grade.failed, grade

@@ -21,6 +21,7 @@ from agentrl.sandbox.grading import (
     TextCase,
     TextTask,
 )  # fmt: skip
+from tests.sandbox.conftest import begun
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -179,7 +180,7 @@ async def test_a_worker_that_dies_is_no_verdict() -> None:
     async with SandboxPool(workers=1, limits=Limits(wall_s=20)) as own:
         sleeper = "import time\ndef solve(n):\n    time.sleep(n)\n    return 'wrong'"
         running = asyncio.create_task(Grader(own).grade(sleeper, expecting((9, 9), (9, 9))))
-        await asyncio.sleep(0.7)
+        await begun(own, 2)
         os.kill(own.workers[0].pid, signal.SIGKILL)
         grade = await running
         assert grade.failed
