@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from functools import cache
 
 import pytest
 
-from agentrl.sandbox import SyncSandboxPool, TierUnavailable
+from agentrl.sandbox import SandboxPool, SyncSandboxPool, TierUnavailable
 from tests.sandbox.attack import LIMITS, Attack, canaries
 from tests.sandbox.grading import GRADED
 
@@ -39,6 +40,12 @@ def opened(tier: str, **settings: object) -> Iterator[SyncSandboxPool]:
             yield pool
     except TierUnavailable as error:
         pytest.skip(str(error))
+
+
+async def begun(pool: SandboxPool, count: int = 1) -> None:
+    """Returns when so many programs run: what has not begun when its worker dies is begun again."""
+    while sum(live.begun for live in pool._lives) < count:  # noqa: ASYNC110
+        await asyncio.sleep(0.005)
 
 
 @pytest.fixture(scope="module")

@@ -110,12 +110,12 @@ def test_what_ended_threads_used_counts_too(machine: Machine) -> None:
 
 
 def test_a_short_limit_excuses_nothing(machine: Machine) -> None:
-    machine.thread(RUN, RUN, ran=0.1, waited=2.9)
+    machine.thread(RUN, RUN, ran=0.1, waited=4.9)
     since = machine.crowd.look()
-    machine.now += 3
-    machine.used(OUTSIDE, 3 * MACHINE)
-    assert machine.crowd.waited(WATCH, 3.0, 0.0, since) == 0
-    assert machine.crowd.waited(WATCH, 3.0, 0.0, None) == 0
+    machine.now += 5
+    machine.used(OUTSIDE, 5 * MACHINE)
+    assert machine.crowd.waited(WATCH, 5.0, 0.0, since) == 0
+    assert machine.crowd.waited(WATCH, 5.0, 0.0, None) == 0
 
 
 def test_without_anything_to_be_seen_nobody_is_crowded_out(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 from agentrl.sandbox import Limits, SandboxPool, SyncSandboxPool
 from tests.processes import children, left_since, still_running
 from tests.sandbox.attack import REPOSITORY
-from tests.sandbox.conftest import many
+from tests.sandbox.conftest import begun, many
 from tests.sandbox.serving import until
 
 SLEEP = "import time\nprint('begun', flush=True)\ntime.sleep(60)"
@@ -37,7 +37,7 @@ def test_a_killed_worker_ends_its_runs_and_is_replaced(pool: SyncSandboxPool, wh
     async def killed_while_running() -> str:
         started = psutil.Process(pool.pool.workers[0].pid)
         task = asyncio.create_task(pool.pool.run(SLEEP, limits=LONG))
-        await until(lambda: any(live.ready.done() for live in pool.pool._lives))  # else it would be begun again
+        await begun(pool.pool)
         old = [started, *started.children(recursive=True)]
         victim = server_of(pool).pid if whom == "server" else pool.pool.workers[0].pid
         os.kill(victim, signal.SIGKILL)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from .processes import ProcessTable
 
 MARK = b"sandbox_jail.boot"  # in the command of each worker of the pool
-_LONGEST_S = 3.0  # that any run may have to wait
+_LONGEST_S = 5.0  # that any run may have to wait
 _SHARE = 0.6  # of the machine; a trainer that is busy with itself has less, and short processes are not seen
 _FRESH_S = 0.5
 

@@ -6,12 +6,11 @@ import asyncio
 import os
 import signal
 
-import psutil
 import pytest
 
 from agentrl.sandbox import Limits, SandboxPool
 from agentrl.sandbox.grading import CodeTask, Grade, Grader, Pace
-from tests.sandbox.serving import until
+from tests.sandbox.conftest import begun
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -283,10 +282,8 @@ async def test_a_worker_that_dies_is_no_verdict() -> None:
     async with SandboxPool(workers=1) as own:
         tests = "def check(candidate):\n    assert candidate(9) == 1"
         slow = "import time\ndef double(x): time.sleep(x)"
-        worker = psutil.Process(own.workers[0].pid)
-        idle = len(worker.children(recursive=True))
         running = asyncio.create_task(graded(Grader(own), slow, tests))
-        await until(lambda: len(worker.children(recursive=True)) > idle)
+        await begun(own, 2)  # the tests, and the candidate that they call
         os.kill(own.workers[0].pid, signal.SIGKILL)
         grade = await running
         assert grade.failed, grade

@@ -7,7 +7,6 @@ import os
 import signal
 import time
 
-import psutil
 import pytest
 
 from agentrl.sandbox import Limits, SandboxPool
@@ -22,6 +21,7 @@ from agentrl.sandbox.grading import (
     TextCase,
     TextTask,
 )  # fmt: skip
+from tests.sandbox.conftest import begun
 from tests.sandbox.serving import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -181,10 +181,8 @@ async def test_programs_read_their_case_and_no_other(grader: Grader) -> None:
 async def test_a_worker_that_dies_is_no_verdict() -> None:
     async with SandboxPool(workers=1, limits=Limits(wall_s=20)) as own:
         sleeper = "import time\ndef solve(n):\n    time.sleep(n)\n    return 'wrong'"
-        worker = psutil.Process(own.workers[0].pid)
-        idle = len(worker.children(recursive=True))
         running = asyncio.create_task(Grader(own).grade(sleeper, expecting((15, 15), (15, 15))))
-        await until(lambda: len(worker.children(recursive=True)) >= idle + 2)
+        await begun(own, 2)
         os.kill(own.workers[0].pid, signal.SIGKILL)
         grade = await running
         assert grade.failed
