@@ -8,14 +8,15 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
 from .call import call
+from .choice import place_for, processors, tiers_for
 from .collect import collect
+from .containers import DEFAULT_IMAGE
 from .inputs import as_bytes, as_files, check_name
 from .jail.order import Mode, Order, encode_payload
 from .limits import Limits
@@ -25,8 +26,6 @@ from .session import Session
 from .verdict import judge
 from .worker import Worker
 
-_AUTOMATIC = ("zygote", "landlock")
-
 
 class SandboxPool:
     """Runs untrusted Python. Use it as `async with SandboxPool() as pool: result = await pool.run(code)`.
@@ -34,7 +33,8 @@ class SandboxPool:
     `tier`: which isolation, or None for the strongest that works here. `minimum`: the weakest that is accepted; a
     weaker machine raises TierUnavailable at the start. `workers`: fork servers, one for each processor if None.
     `running`: runs at once. `preload`: modules that every run finds imported; `warm`: a program run once after that.
-    `limits`: the default ones.
+    `limits`: the default ones. `image`: for tiers `docker` and `podman`, whose containers are made for `running` runs
+    with these limits; it is never fetched.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class SandboxPool:
         preload: Sequence[str] = (),
         warm: str = "",
         limits: Limits | None = None,
+        image: str = DEFAULT_IMAGE,
         i_know_this_is_unsafe: bool = False,
     ) -> None:
         for name in (tier or "zygote", minimum):
@@ -58,11 +59,13 @@ class SandboxPool:
             )
         self.limits = limits or Limits()
         self.tier = ""
-        self._wanted = (tier,) if tier else tuple(t for t in _AUTOMATIC if STRENGTH[t] >= STRENGTH[minimum])
+        self._wanted = tiers_for(tier, minimum)
         if tier and STRENGTH[tier] < STRENGTH[minimum] and tier != "none":
             raise ValueError(f"tier {tier!r} is weaker than the minimum {minimum!r}")
-        self._count = workers or _processors()
-        self._room = asyncio.Semaphore(running or 4 * self._count)
+        self._count = workers or processors()
+        self._running = running or 4 * self._count
+        self._room = asyncio.Semaphore(self._running)
+        self._image = image
         self._preload, self._warm = tuple(preload), warm
         self._mending = asyncio.Lock()
         self._names = itertools.count(1)
@@ -90,10 +93,12 @@ class SandboxPool:
             worker.close()
         for live in self._lives:
             live.give_up("the pool was closed")
+        await asyncio.gather(*(worker.gone() for worker in self.workers))
 
     async def _open(self, tier: str) -> None:
         """All workers of this tier, and one run that shows that a run has its walls."""
         self.tier = tier
+        self._place = place_for(tier, self.limits, -(-self._running // self._count), self._image)
         others: list[asyncio.Task[None]] = []
         try:
             await self._add_worker()
@@ -119,7 +124,7 @@ class SandboxPool:
         self.workers.append(await self._new_worker())
 
     async def _new_worker(self) -> Worker:
-        worker = Worker(self.tier, self._preload, self._warm)
+        worker = Worker(self._place, self._preload, self._warm)
         await worker.start()
         return worker
 
@@ -225,6 +230,9 @@ class SandboxPool:
         return self._room
 
     def order(self, mode: Mode, limits: Limits, *, show_folder: bool = False) -> Order:
+        """Raises ValueError for limits that this pool was not made for."""
+        if self.workers:
+            self._place.check(limits)
         return Order(
             mode=mode,
             wall_s=0.0 if mode == "cells" else limits.wall_s,
@@ -308,8 +316,3 @@ class SandboxPool:
             backend=self.tier,
             error=error,
         )
-
-
-def _processors() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
