@@ -17,7 +17,12 @@ LABEL = "sandbox-runner.owner"
 
 def mark() -> str:
     """The beginning of the names of this process's containers."""
-    return f"{PREFIX}{os.getpid()}-{_began(os.getpid())}-{_here()}"
+    return mark_of(os.getpid())
+
+
+def mark_of(pid: int) -> str:
+    """The same of another process."""
+    return f"{PREFIX}{pid}-{_began(pid)}-{_here()}"
 
 
 def is_left(name: str) -> bool:
