@@ -21,6 +21,7 @@ from .inputs import as_bytes, as_files, check_name
 from .jail.order import Mode, Order, encode_payload
 from .limits import Limits
 from .live import LiveRun
+from .preload import as_preload
 from .result import STRENGTH, CallResult, RunResult, SandboxError, TierUnavailable
 from .session import Session
 from .verdict import judge
@@ -32,9 +33,10 @@ class SandboxPool:
 
     `tier`: which isolation, or None for the strongest that works here. `minimum`: the weakest that is accepted; a
     weaker machine raises TierUnavailable at the start. `workers`: fork servers, one for each processor if None.
-    `running`: runs at once. `preload`: modules that every run finds imported; `warm`: a program run once after that.
-    `limits`: the default ones. `image`: for tiers `docker` and `podman`, whose containers are made for `running` runs
-    with these limits; it is never fetched.
+    `running`: runs at once. `preload`: modules that every run finds imported, or a set of them: "bare" or
+    "scientific" (numpy and sympy, used once). `warm`: a program run once after that.
+    `limits`: the default ones. `image`: for tiers whose workers live in containers, which are made for
+    `running` runs with these limits; it is never fetched.
     """
 
     def __init__(
@@ -44,7 +46,7 @@ class SandboxPool:
         minimum: str = "landlock",
         workers: int | None = None,
         running: int | None = None,
-        preload: Sequence[str] = (),
+        preload: str | Sequence[str] = "bare",
         warm: str = "",
         limits: Limits | None = None,
         image: str = DEFAULT_IMAGE,
@@ -66,7 +68,7 @@ class SandboxPool:
         self._running = running or 4 * self._count
         self._room = asyncio.Semaphore(self._running)
         self._image = image
-        self._preload, self._warm = tuple(preload), warm
+        self._preload = as_preload(preload, warm)
         self._mending = asyncio.Lock()
         self._names = itertools.count(1)
         self._closed = False
@@ -124,7 +126,7 @@ class SandboxPool:
         self.workers.append(await self._new_worker())
 
     async def _new_worker(self) -> Worker:
-        worker = Worker(self._place, self._preload, self._warm)
+        worker = Worker(self._place, self._preload)
         await worker.start()
         return worker
 

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from .jail.order import Order
+from .preload import Preload
 from .result import SandboxError, TierUnavailable
 from .starts import Place, Process
 
@@ -20,12 +21,12 @@ _START_S = 60.0
 class Worker:
     """One fork server, started at `place`."""
 
-    def __init__(self, place: Place, preload: Sequence[str] = (), warm: str = "") -> None:
+    def __init__(self, place: Place, preload: Preload) -> None:
         self.features: dict[str, Any] = {}
         self.load = 0  # runs that are under way here
         self.alive = False
         self._place = place
-        self._config: dict[str, Any] = {"preload": list(preload), "warm": warm}
+        self._config: dict[str, Any] = {"preload": list(preload.modules), "warm": preload.warm}
 
     async def start(self) -> None:
         """Raises TierUnavailable with the step that this machine refuses."""

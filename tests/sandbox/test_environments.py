@@ -1,4 +1,4 @@
-"""Which installed packages a run finds, by the environment of the interpreter that started it."""
+"""What a run finds installed, by the environment of the interpreter that started it, and loaded, by `preload`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from agentrl.sandbox import SyncSandboxPool
+from agentrl.sandbox.preload import SETS, as_preload
 from tests.sandbox.attack import REPOSITORY
 
 SCRIPT = """
@@ -37,3 +39,24 @@ def test_packages_of_an_environment_behind_ones_own_are_found_and_projects_are_n
     assert "stdout='found\\n'" in found
     assert "status='error'" in hidden
     assert "No module named" in hidden
+
+
+def test_the_scientific_set_is_loaded_and_was_used() -> None:
+    code = """
+import sys
+print({"numpy", "sympy", "sympy.integrals.manualintegrate", "numpy.fft"} <= set(sys.modules))
+import numpy, sympy
+x = sympy.Symbol("x")
+print(sympy.integrate(2 * x, x), numpy.ones(2).sum())
+"""
+    with SyncSandboxPool(workers=1, preload="scientific") as pool:
+        result = pool.run(code)
+    assert (result.status, result.stdout) == ("ok", "True\nx**2 2.0\n"), result
+
+
+def test_a_text_is_a_sets_name_and_no_module() -> None:
+    assert as_preload("bare") == as_preload([])
+    assert as_preload(["numpy"], "1").warm == "1"
+    assert as_preload("scientific", "print()").warm == SETS["scientific"].warm + "\nprint()"
+    with pytest.raises(ValueError, match=r"'numpy' is no preload set; there are: bare, scientific. .* \['numpy'\]"):
+        SyncSandboxPool(preload="numpy")
