@@ -9,14 +9,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .containers import CONTAINER_TIERS, DEFAULT_IMAGE
 from .pool import SandboxPool
 from .result import SandboxError
 
-TRIED = ("zygote", "landlock")
+TRIED = ("zygote", "landlock", *CONTAINER_TIERS)
 
 _MEANING = {
     "zygote": "namespaces, Landlock and a filter of system calls: no file, process or network but its own is seen",
     "landlock": "Landlock and a filter of system calls, no namespaces: one process without children and sockets",
+    **{
+        name: f"workers in containers of {name}, with one of the first walls inside; for those who ask for it"
+        for name in ("docker", "podman")
+    },
 }
 _SETTINGS = {  # what people turn user namespaces off with
     "/proc/sys/user/max_user_namespaces": ("0", "sysctl -w user.max_user_namespaces=15000"),
@@ -36,12 +41,12 @@ class Finding:
     refused: str = ""  # the step that failed
 
 
-async def probe() -> list[Finding]:
-    """One finding for each tier, the strongest first."""
+async def probe(image: str = DEFAULT_IMAGE) -> list[Finding]:
+    """One finding for each tier: the strongest first, then those that a pool tries only if it is asked to, of `image`."""
     found = []
     for tier in TRIED:
         try:
-            async with SandboxPool(tier=tier, workers=1) as pool:
+            async with SandboxPool(tier=tier, workers=1, image=image) as pool:
                 found.append(Finding(tier, True, dict(pool.features)))
         except SandboxError as error:
             found.append(Finding(tier, False, refused=str(error)))
@@ -57,7 +62,7 @@ def explain(found: list[Finding]) -> str:
     for each in found:
         lines.append(f"{each.tier:10}{'works' if each.works else 'does not work'}: {_MEANING[each.tier]}")
         lines += [f"{'':10}{word}" for word in (_details(each) if each.works else [each.refused, *_help(each.tier)])]
-    best = next((each.tier for each in found if each.works), None)
+    best = next((each.tier for each in found if each.works and each.tier not in CONTAINER_TIERS), None)
     lines += [
         "",
         f"A pool without a `tier` takes {best!r}." if best else "No tier works here: a pool will refuse to start.",
@@ -67,6 +72,8 @@ def explain(found: list[Finding]) -> str:
 
 def _details(each: Finding) -> list[str]:
     features = each.features
+    if each.tier in CONTAINER_TIERS:
+        return [f"{features['engine']}, image {features['image']}; around each run inside: {features['inside']}"]
     words = [
         f"Landlock version {features['landlock']}"
         + ("" if features["landlock"] >= 6 else ", older than 6: signals and abstract sockets are held by other means")
@@ -83,6 +90,8 @@ def _details(each: Finding) -> list[str]:
 
 
 def _help(tier: str) -> list[str]:
+    if tier in CONTAINER_TIERS:
+        return []  # what is refused there says what to do
     if tier == "landlock":
         return ["It needs Linux 5.13 or newer with `landlock` in the kernel's lsm= list, on x86-64 or ARM64."]
     words = [

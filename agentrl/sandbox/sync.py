@@ -8,6 +8,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
+from .containers import DEFAULT_IMAGE
 from .limits import Limits
 from .pool import SandboxPool
 from .result import CallResult, CellResult, RunResult
@@ -109,7 +110,9 @@ class SyncSession:
         return self._pool.wait_for(self._session.run(cell, wall_s=wall_s))
 
 
-def run_sync(code: str, *, limits: Limits | None = None, tier: str | None = None, **arguments: Any) -> RunResult:
+def run_sync(
+    code: str, *, limits: Limits | None = None, tier: str | None = None, image: str = DEFAULT_IMAGE, **arguments: Any
+) -> RunResult:
     """One program in a pool of its own, which takes some tenths of a second. `arguments`: of SandboxPool.run."""
-    with SyncSandboxPool(tier=tier, workers=1, limits=limits) as pool:
+    with SyncSandboxPool(tier=tier, workers=1, limits=limits, image=image) as pool:
         return pool.run(code, **arguments)
