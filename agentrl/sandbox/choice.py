@@ -6,7 +6,7 @@ import os
 import sys
 from dataclasses import replace
 
-from .containers import CONTAINER_TIERS, Containers, Sizes
+from .containers import CONTAINER_TIERS, Containers, Gvisor, Sizes
 from .limits import Limits
 from .result import STRENGTH
 from .starts import Here, Place
@@ -28,6 +28,8 @@ def place_for(tier: str, limits: Limits, runs: int, image: str) -> Place:
     """`runs`: how many a worker may have at once."""
     if tier not in CONTAINER_TIERS:
         return Here(tier)
+    if tier == "gvisor":
+        return Gvisor()
     usual, names = Limits(), ("memory_bytes", "disk_bytes", "processes")
     most = {name: max(getattr(limits, name), getattr(usual, name)) for name in names}
     return Containers(tier, image, Sizes(replace(limits, **most), runs))

@@ -235,6 +235,8 @@ class SandboxPool:
         """Raises ValueError for limits that this pool was not made for."""
         if self.workers:
             self._place.check(limits)
+            if show_folder and not self._place.files:
+                raise ValueError(f"tier {self.tier!r} brings no files back: let the program print what it made")
         return Order(
             mode=mode,
             wall_s=0.0 if mode == "cells" else limits.wall_s,

@@ -18,10 +18,9 @@ TRIED = ("zygote", "landlock", *CONTAINER_TIERS)
 _MEANING = {
     "zygote": "namespaces, Landlock and a filter of system calls: no file, process or network but its own is seen",
     "landlock": "Landlock and a filter of system calls, no namespaces: one process without children and sockets",
-    **{
-        name: f"workers in containers of {name}, with one of the first walls inside; for those who ask for it"
-        for name in ("docker", "podman")
-    },
+    "gvisor": "workers in sandboxes of gVisor, whose kernel stands between the runs and the machine's; slow",
+    "docker": "workers in containers of docker, with one of the first walls inside",
+    "podman": "workers in containers of podman, with one of the first walls inside",
 }
 _SETTINGS = {  # what people turn user namespaces off with
     "/proc/sys/user/max_user_namespaces": ("0", "sysctl -w user.max_user_namespaces=15000"),
@@ -42,7 +41,7 @@ class Finding:
 
 
 async def probe(image: str = DEFAULT_IMAGE) -> list[Finding]:
-    """One finding for each tier: the strongest first, then those that a pool tries only if it is asked to, of `image`."""
+    """One finding for each tier: the strongest first, then those that a pool tries only if it is asked to."""
     found = []
     for tier in TRIED:
         try:
@@ -73,7 +72,9 @@ def explain(found: list[Finding]) -> str:
 def _details(each: Finding) -> list[str]:
     features = each.features
     if each.tier in CONTAINER_TIERS:
-        return [f"{features['engine']}, image {features['image']}; around each run inside: {features['inside']}"]
+        return [
+            f"{features['engine']}, image {features.get('image', 'none')}; walls of a run inside: {features['inside']}"
+        ]
     words = [
         f"Landlock version {features['landlock']}"
         + ("" if features["landlock"] >= 6 else ", older than 6: signals and abstract sockets are held by other means")

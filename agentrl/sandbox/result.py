@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Status = Literal["ok", "error", "timeout", "memory", "output_limit", "signal", "infra_error"]
-Tier = Literal["none", "landlock", "zygote", "docker", "podman"]
+Tier = Literal["none", "landlock", "zygote", "docker", "podman", "gvisor"]
 
-STRENGTH: Mapping[str, int] = {"none": 0, "landlock": 1, "zygote": 2, "docker": 10, "podman": 10}
+STRENGTH: Mapping[str, int] = {"none": 0, "landlock": 1, "zygote": 2, "docker": 10, "podman": 10, "gvisor": 11}
 
 
 class SandboxError(Exception):

@@ -46,6 +46,7 @@ class Process(Protocol):
 
 class Place(Protocol):
     tier: str
+    files: bool  # whether a run's folder can be read from here
     walls: tuple[str, ...]  # of runs, as the worker calls them, the strongest first; who has started leaves one
 
     async def open(self, walls: str) -> Process:
@@ -69,6 +70,8 @@ main()
 
 class Here:
     """Children of this process, with the walls that the tier is named after."""
+
+    files = True
 
     def __init__(self, tier: str) -> None:
         self.tier = tier

@@ -111,7 +111,12 @@ class SyncSession:
 
 
 def run_sync(
-    code: str, *, limits: Limits | None = None, tier: str | None = None, image: str = DEFAULT_IMAGE, **arguments: Any
+    code: str,
+    *,
+    limits: Limits | None = None,
+    tier: str | None = None,
+    image: str = DEFAULT_IMAGE,
+    **arguments: Any,
 ) -> RunResult:
     """One program in a pool of its own, which takes some tenths of a second. `arguments`: of SandboxPool.run."""
     with SyncSandboxPool(tier=tier, workers=1, limits=limits, image=image) as pool:

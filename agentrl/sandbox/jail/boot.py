@@ -16,11 +16,13 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn
 
 from . import namespaces, seccomp
 from .alone import Alone
+from .guest import Guest
 from .namespaces import Namespaces
 from .none import NoWalls
 from .server import Server
@@ -38,7 +40,8 @@ def main() -> None:
             raise OSError("the filter of system calls does not know this machine's architecture")
         if config["tier"] == "zygote":
             namespaces.enter(lambda alive: _work(control, config, Namespaces(), alive))
-        _work(control, config, (NoWalls if config["tier"] == "none" else Alone)(config["base"]), None)
+        kinds: dict[str, Callable[[str], Walls]] = {"none": NoWalls, "guest": Guest, "landlock": Alone}
+        _work(control, config, kinds[config["tier"]](config["base"]), None)
     except OSError as error:
         _say(control, {"error": str(error)})
         raise SystemExit(1) from None

@@ -28,7 +28,10 @@ def become(order: Order, descriptors: list[int], walls: Walls) -> NoReturn:
         sys.path.insert(0, folder)
         _fresh_randomness()
         walls.shut()
-        socket.send_fds(channel, [READY], shown)
+        if shown:
+            socket.send_fds(channel, [READY], shown)
+        else:
+            channel.send(READY)
     except BaseException as error:
         channel.send(BROKEN + f"{type(error).__name__}: {error}".encode()[:2000])
         os._exit(1)

@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from .child import become
+from .ends import watch
 from .order import BROKEN, INTERRUPT, KILL, Ending, Order
 from .walls import Walls
 
@@ -28,7 +29,7 @@ _DESCRIPTORS = 6
 class Run:
     order: Order
     pid: int
-    watch: int  # pidfd
+    watch: int  # a descriptor that can be read when it has ended
     channel: socket.socket
     began: float
     killed: str = ""
@@ -93,7 +94,7 @@ class Server:
                 channel.detach()
                 become(order, descriptors, self._walls)
             channel.setblocking(False)
-            run = Run(order, pid, os.pidfd_open(pid), channel, time.monotonic())
+            run = Run(order, pid, watch(pid), channel, time.monotonic())
             self._runs[pid] = run
             for fd in (run.watch, channel.fileno()):
                 self._by_fd[fd] = run

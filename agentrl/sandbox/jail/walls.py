@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import resource
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Protocol
 
 from .order import Order
@@ -53,7 +54,8 @@ def set_common_limits() -> None:
         ("RTPRIO", 0),
         ("SIGPENDING", 1024),
     ):
-        _set(getattr(resource, f"RLIMIT_{name}"), value)
+        with suppress(ValueError):  # gVisor lets nobody set some of them, and has nothing that they would limit
+            _set(getattr(resource, f"RLIMIT_{name}"), value)
 
 
 def set_limits(order: Order) -> None:
