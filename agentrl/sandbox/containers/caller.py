@@ -43,11 +43,14 @@ sys.argv.append(str(control.detach()))
 
 
 class Caller:
+    keeps_folder = False  # whether it needs its folder after it has called
+
     def __init__(self, name: str) -> None:
         self.pid = 0
         self.base = ""
         self.features: dict[str, object] = {}
         self._name = name
+        self._folder = ""
         self._client: subprocess.Popen[bytes] | None = None
         self._leaving: threading.Thread | None = None
 
@@ -77,6 +80,8 @@ class Caller:
                 said.seek(0)
                 text = said.read().decode(errors="replace")
                 raise TierUnavailable(self.explain(text or f"it did not call back within {CALL_S:.0f} s"))
+        if not self.keeps_folder:
+            remove(self._folder)
         control.setblocking(False)
         self.control = control
         credentials = control.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
@@ -120,7 +125,8 @@ class Caller:
                 self.destroy()
             self._client.kill()
             self._client.wait()
-        remove(self._folder)
+        if self._folder:
+            remove(self._folder)
 
     async def gone(self) -> None:
         if self._leaving is not None:

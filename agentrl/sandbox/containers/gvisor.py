@@ -73,6 +73,8 @@ def find_runsc() -> str:
 
 
 class Sandbox(Caller):
+    keeps_folder = True  # runsc has its notes there
+
     def __init__(self, version: str) -> None:
         super().__init__(f"sandbox-runner-{secrets.token_hex(6)}")
         self.base = RUNS
