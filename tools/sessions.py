@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 from agentrl.env.holdings import Holdings, holdings
 from agentrl.errors import ConfigError, SandboxFailure
-from agentrl.sandbox import CellResult, HttpPool, HttpSession, Limits, SandboxError, SandboxPool, Session, SessionLost
+from agentrl.sandbox import CellResult, Limits, Pool, PoolSession, SandboxError, SessionLost, open_pool
 
 OPEN_S = 90.0  # for a session to begin; a tool's deadline is longer, or this would look like the model's fault
 QUEUE_S = 60.0  # that a call may wait for others of its turn: they run one after another
@@ -28,8 +27,10 @@ class Sandbox:
         minimum: the weakest tier of isolation that is accepted.
         limits: of each session; `wall_s` is not used, tools have their own.
         preload: modules that are imported before the sessions begin, once for all; or "scientific" (numpy, sympy).
+            Servers must have been started with them.
         idle_s: seconds without a call after which a session ends.
-        servers: addresses of `sandbox-runner serve` to use instead of this machine; `preload` is theirs to set.
+        servers: addresses of `sandbox-runner serve` to use instead of this machine. If there are none, those of the
+            environment: see `open_pool`.
         token_file: holds the servers' token.
     """
 
@@ -43,11 +44,9 @@ class Sandbox:
     def __post_init__(self) -> None:
         if bool(self.servers) != bool(self.token_file):
             raise ConfigError("Sandbox: servers and token_file go together; give both or none")
-        if self.servers and self.preload:
-            raise ConfigError("Sandbox: preload is for this machine; servers are started with --preload")
 
 
-async def session(sandbox: Sandbox) -> Session | HttpSession:
+async def session(sandbox: Sandbox) -> PoolSession:
     """The episode's session, begun if there is none: for tools, and for `setup` and rewards of an environment.
 
     Raises:
@@ -87,20 +86,23 @@ async def run_cell(sandbox: Sandbox, cell: str, wall_s: float) -> tuple[CellResu
     return result, news
 
 
-async def _pool(sandbox: Sandbox, held: Holdings) -> SandboxPool | HttpPool:
+async def _pool(sandbox: Sandbox, held: Holdings) -> Pool:
     place = sandbox.minimum, sandbox.preload, sandbox.servers, sandbox.token_file
     return await held.shared(("sandbox pool", *place), partial(_open, sandbox))
 
 
-def _open(sandbox: Sandbox) -> SandboxPool | HttpPool:
-    if not sandbox.servers:
-        return SandboxPool(minimum=sandbox.minimum, preload=sandbox.preload)
+def _open(sandbox: Sandbox) -> Pool:
     try:
-        token = Path(sandbox.token_file).read_text(encoding="ascii").strip()
-        return HttpPool(sandbox.servers, token=token, minimum=sandbox.minimum, patience_s=_PATIENCE_S)
+        return open_pool(
+            addresses=sandbox.servers or None,
+            token_file=sandbox.token_file,
+            minimum=sandbox.minimum,
+            preload=sandbox.preload,
+            patience_s=_PATIENCE_S,
+        )
     except (OSError, ValueError) as error:
-        raise ConfigError(f"the sandbox servers cannot be used: {error}") from error
+        raise ConfigError(f"the sandboxes cannot be used: {error}") from error
 
 
-def _begin(sandbox: Sandbox, pool: SandboxPool | HttpPool) -> Session | HttpSession:
+def _begin(sandbox: Sandbox, pool: Pool) -> PoolSession:
     return pool.session(limits=sandbox.limits, idle_s=sandbox.idle_s)

@@ -52,7 +52,9 @@ def shell_tool(
         """
         tier = (await session(where)).pool.tier
         if tier in _CANNOT:
-            raise SandboxFailure(f"a shell starts programs, which tier {tier!r} does not allow: zygote is wanted")
+            raise SandboxFailure(
+                f"a shell starts programs, which tier {tier!r} does not allow: zygote or bwrap is wanted"
+            )
         cell = _CALL.format(driver=_DRIVER, command=command, wall_s=wall_s, max_chars=max_chars)
         result, news = await run_cell(where, cell, wall_s + _MARGIN_S)
         return news + shown(result, wall_s + _MARGIN_S, max_chars + 500)

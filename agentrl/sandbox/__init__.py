@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from .compare import same_value
 from .limits import Limits
+from .opening import open_pool
 from .pool import SandboxPool
+from .protocol import Pool, PoolSession
 from .remote import HttpPool, HttpSession
 from .result import CallResult, CellResult, RunResult, SandboxError, SessionLost, Status, Tier, TierUnavailable
 from .session import Session
@@ -22,6 +24,8 @@ __all__ = [
     "HttpPool",
     "HttpSession",
     "Limits",
+    "Pool",
+    "PoolSession",
     "RunResult",
     "SandboxError",
     "SandboxPool",
@@ -31,6 +35,7 @@ __all__ = [
     "SyncSandboxPool",
     "Tier",
     "TierUnavailable",
+    "open_pool",
     "run_sync",
     "same_value",
 ]

@@ -11,7 +11,7 @@ from .limits import Limits
 from .result import STRENGTH
 from .starts import Here, Place
 
-_AUTOMATIC = ("zygote", "landlock")
+_AUTOMATIC = ("zygote", "bwrap", "landlock")
 
 
 def tiers_for(tier: str | None, minimum: str) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from .containers import DEFAULT_IMAGE
 from .limits import Limits
 from .probe import explain, probe
 from .remote.cli import add_command, serve
-from .result import STRENGTH, RunResult, SandboxError
+from .result import WALLED, RunResult, SandboxError
 from .sync import run_sync
 
 _INFRA_EXIT, _LIMIT_EXIT = 125, 124  # as docker and timeout use them
@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     runs = commands.add_parser("run", help="run a program; its output and exit code are passed on")
     runs.add_argument("file", help="the program, - for standard input")
     runs.add_argument("arguments", nargs=argparse.REMAINDER, help="for the program; our own options stand before FILE")
-    runs.add_argument("--tier", choices=[tier for tier in STRENGTH if tier != "none"])
+    runs.add_argument("--tier", choices=WALLED)
     runs.add_argument("--stdin", type=Path, help="what the program reads; nothing if not given")
     runs.add_argument("--json", action="store_true", help="print the whole result instead of passing it on")
     for each in (looks, runs):

@@ -17,6 +17,7 @@ from .call import call
 from .choice import place_for, processors, tiers_for
 from .collect import collect
 from .containers import DEFAULT_IMAGE
+from .dialogue import Dialogue
 from .inputs import as_bytes, as_files, check_name
 from .jail.order import Mode, Order, encode_payload
 from .limits import Limits
@@ -68,7 +69,7 @@ class SandboxPool:
         self._running = running or 4 * self._count
         self._room = asyncio.Semaphore(self._running)
         self._image = image
-        self._preload = as_preload(preload, warm)
+        self.preload = as_preload(preload, warm)
         self._mending = asyncio.Lock()
         self._names = itertools.count(1)
         self._closed = False
@@ -126,7 +127,7 @@ class SandboxPool:
         self.workers.append(await self._new_worker())
 
     async def _new_worker(self) -> Worker:
-        worker = Worker(self._place, self._preload)
+        worker = Worker(self._place, self.preload)
         await worker.start()
         return worker
 
@@ -225,6 +226,14 @@ class SandboxPool:
         given = json.dumps([list(args), dict(kwargs or {})])
         head = {"code": code, "function": function, "arguments": given}
         return await call(self, head, as_files(files), limits or self.limits)
+
+    def dialogue(self, code: str, *, limits: Limits | None = None) -> Dialogue:
+        """A program to talk with: `async with pool.dialogue(code) as talk: await talk.send({...})`.
+
+        It says and hears JSON objects over its descriptor 3, each after 4 bytes of length, and goes on until it is
+        left: `limits.wall_s` is not used, and it is not counted among the runs at once.
+        """
+        return Dialogue(self, code, limits or self.limits)
 
     @property
     def room(self) -> asyncio.Semaphore:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,11 +13,13 @@ from typing import Any
 from .containers import CONTAINER_TIERS, DEFAULT_IMAGE
 from .pool import SandboxPool
 from .result import SandboxError
+from .starts import PROGRAMS
 
-TRIED = ("zygote", "landlock", *CONTAINER_TIERS)
+TRIED = ("zygote", "bwrap", "landlock", *CONTAINER_TIERS)
 
 _MEANING = {
     "zygote": "namespaces, Landlock and a filter of system calls: no file, process or network but its own is seen",
+    "bwrap": "bubblewrap's namespaces and our filter of system calls, and an interpreter started for each run: slower",
     "landlock": "Landlock and a filter of system calls, no namespaces: one process without children and sockets",
     "gvisor": "workers in sandboxes of gVisor, whose kernel stands between the runs and the machine's; slow",
     "docker": "workers in containers of docker, with one of the first walls inside",
@@ -75,6 +78,9 @@ def _details(each: Finding) -> list[str]:
         return [
             f"{features['engine']}, image {features.get('image', 'none')}; walls of a run inside: {features['inside']}"
         ]
+    if each.tier == "bwrap":
+        user = "" if features.get("own_user") else ", runs have this process's own user outside"
+        return [f"bubblewrap {features.get('bwrap')}{user}"]
     words = [
         f"Landlock version {features['landlock']}"
         + ("" if features["landlock"] >= 6 else ", older than 6: signals and abstract sockets are held by other means")
@@ -95,6 +101,8 @@ def _help(tier: str) -> list[str]:
         return []  # what is refused there says what to do
     if tier == "landlock":
         return ["It needs Linux 5.13 or newer with `landlock` in the kernel's lsm= list, on x86-64 or ARM64."]
+    if tier == "bwrap" and shutil.which("bwrap", path=PROGRAMS) is None:
+        return [f"Install bubblewrap (apt install bubblewrap); it is looked for in {PROGRAMS}."]
     words = [
         f"{path} is {value}: {cure}"
         for path, (value, cure) in _SETTINGS.items()
@@ -102,4 +110,7 @@ def _help(tier: str) -> list[str]:
     ]
     if not words:
         words = ["In Docker, --security-opt seccomp=unconfined --security-opt systempaths=unconfined helps."]
+    if tier == "bwrap":
+        words.append("It is known to work with bubblewrap 0.8; 0.6 and those that are set-uid lack sized folders.")
+        words.append("On Ubuntu the AppArmor profile bwrap-userns-restrict allows bubblewrap what others are refused.")
     return words

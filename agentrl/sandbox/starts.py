@@ -18,8 +18,9 @@ from .jail.removal import remove
 from .limits import Limits
 
 JAIL = Path(__file__).parent / "jail"
+PROGRAMS = "/usr/local/bin:/usr/bin:/bin"
 ENVIRONMENT = {
-    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "PATH": PROGRAMS,
     "HOME": "/work",
     "TMPDIR": "/tmp",
     "LANG": "C.UTF-8",

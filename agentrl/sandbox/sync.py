@@ -10,18 +10,18 @@ from typing import Any, TypeVar
 
 from .containers import DEFAULT_IMAGE
 from .limits import Limits
-from .pool import SandboxPool
+from .opening import open_pool
+from .protocol import PoolSession
 from .result import CallResult, CellResult, RunResult
-from .session import Session
 
 T = TypeVar("T")
 
 
 class SyncSandboxPool:
-    """`with SyncSandboxPool() as pool: result = pool.run(code)`. Arguments as of SandboxPool; for any thread."""
+    """`with SyncSandboxPool() as pool: result = pool.run(code)`. Arguments as of `open_pool`; for any thread."""
 
     def __init__(self, **settings: Any) -> None:
-        self._pool = SandboxPool(**settings)
+        self._pool = open_pool(**settings)
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, name="sandbox", daemon=True)
 
@@ -63,8 +63,8 @@ class SyncSandboxPool:
             raise
 
     @property
-    def pool(self) -> SandboxPool:
-        """The pool itself, for coroutines that are given to `wait_for`."""
+    def pool(self) -> Any:
+        """The pool itself, a SandboxPool or an HttpPool, for coroutines that are given to `wait_for`."""
         return self._pool
 
     @property
@@ -93,7 +93,7 @@ class SyncSandboxPool:
 
 
 class SyncSession:
-    def __init__(self, pool: SyncSandboxPool, session: Session) -> None:
+    def __init__(self, pool: SyncSandboxPool, session: PoolSession) -> None:
         self._pool, self._session = pool, session
 
     def __enter__(self) -> SyncSession:
@@ -115,9 +115,15 @@ def run_sync(
     *,
     limits: Limits | None = None,
     tier: str | None = None,
+    minimum: str = "landlock",
+    addresses: Sequence[str] | None = None,
+    token: str = "",
     image: str = DEFAULT_IMAGE,
     **arguments: Any,
 ) -> RunResult:
-    """One program in a pool of its own, which takes some tenths of a second. `arguments`: of SandboxPool.run."""
-    with SyncSandboxPool(tier=tier, workers=1, limits=limits, image=image) as pool:
+    """One program in a pool of its own, which takes some tenths of a second on this machine. The rest as of `open_pool`
+    and, for `arguments`, `SandboxPool.run`.
+    """
+    where: dict[str, Any] = {"tier": tier, "minimum": minimum, "addresses": addresses, "token": token, "image": image}
+    with SyncSandboxPool(workers=1, limits=limits, **where) as pool:
         return pool.run(code, **arguments)

@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 
 from agentrl.sandbox import SyncSandboxPool, TierUnavailable
-from tests.sandbox.attack import LIMITS, canaries
+from tests.sandbox.attack import LIMITS, Attack, canaries
+from tests.sandbox.grading import GRADED
 
-WALLED = ("zygote", "landlock")
+WALLED = ("zygote", "landlock", "bwrap")
+WHOLE = ("zygote", "bwrap")  # where a run may have processes of its own
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Wrong candidates are refused outside the walls, and every run on `bwrap` starts an interpreter."""
+    graded = {attack.name for attack in GRADED}
+    for item in items:
+        chosen = getattr(item, "callspec", None)
+        if chosen and chosen.params.get("pool") == "bwrap":
+            attack = chosen.params.get("attack")
+            if isinstance(attack, Attack) and attack.name in graded:
+                item.add_marker(pytest.mark.slow)
+
+
+def many(pool: SyncSandboxPool, count: int) -> int:
+    """So many runs, or fewer where each starts an interpreter."""
+    return count // 6 if pool.tier == "bwrap" else count
 
 
 def opened(tier: str, **settings: object) -> Iterator[SyncSandboxPool]:
@@ -32,9 +52,27 @@ def pool(request: pytest.FixtureRequest) -> Iterator[SyncSandboxPool]:
     yield from opened(request.param)
 
 
-@pytest.fixture(scope="module")
-def zygote() -> Iterator[SyncSandboxPool]:
-    yield from opened("zygote")
+@pytest.fixture(scope="module", params=WHOLE)
+def whole(request: pytest.FixtureRequest) -> Iterator[SyncSandboxPool]:
+    yield from opened(request.param)
+
+
+@cache
+def refusal(tier: str) -> str:
+    """Why there is no such tier here."""
+    try:
+        with SyncSandboxPool(tier=tier, workers=1):
+            return ""
+    except TierUnavailable as error:
+        return str(error)
+
+
+@pytest.fixture(params=WALLED)
+def tier(request: pytest.FixtureRequest) -> str:
+    """For tests that open pools of their own."""
+    if why := refusal(request.param):
+        pytest.skip(why)
+    return str(request.param)
 
 
 @pytest.fixture(scope="module")

@@ -321,7 +321,7 @@ def test_what_lacks_is_said_with_what_to_do(
 
 
 def test_containers_are_chosen_only_when_they_are_asked_for() -> None:
-    assert tiers_for(None, "landlock") == ("zygote", "landlock")
+    assert tiers_for(None, "landlock") == ("zygote", "bwrap", "landlock")
     assert tiers_for(None, "zygote") == ("zygote",)
     assert tiers_for(None, "docker") == ("gvisor", "docker", "podman")
     assert tiers_for(None, "gvisor") == ("gvisor",)

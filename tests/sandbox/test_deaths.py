@@ -17,6 +17,7 @@ import pytest
 from agentrl.sandbox import SandboxPool, SyncSandboxPool
 from tests.processes import children, left_since, still_running
 from tests.sandbox.attack import REPOSITORY
+from tests.sandbox.conftest import many
 
 SLEEP = "import time\nprint('begun', flush=True)\ntime.sleep(60)"
 
@@ -46,7 +47,6 @@ def test_a_killed_worker_ends_its_runs_and_is_replaced(pool: SyncSandboxPool, wh
     assert pool.run("print(2)").stdout == "2\n"
 
 
-@pytest.mark.parametrize("tier", ["zygote", "landlock"])
 def test_a_killed_caller_leaves_nothing(tier: str) -> None:
     script = f"""
 import asyncio
@@ -99,7 +99,9 @@ def test_many_runs_leave_no_descriptor_process_or_file(pool: SyncSandboxPool) ->
     opened, servers = me.num_fds(), server.num_fds()
 
     async def all_of_them() -> None:
-        await asyncio.gather(*(pool.pool.run(programs[n % len(programs)], collect_files=["f"]) for n in range(150)))
+        await asyncio.gather(
+            *(pool.pool.run(programs[n % len(programs)], collect_files=["f"]) for n in range(many(pool, 150)))
+        )
 
     pool.wait_for(all_of_them())
     assert left_since(before, within=10) == []
@@ -120,7 +122,6 @@ def test_closing_the_pool_ends_what_runs() -> None:
     assert task.result(timeout=10).status == "infra_error"
 
 
-@pytest.mark.parametrize("tier", ["zygote", "landlock"])
 def test_a_worker_that_is_replaced_while_the_pool_closes_does_not_stay(tier: str) -> None:
     async def closed_while_mending() -> str:
         async with SandboxPool(tier=tier, workers=1) as pool:
@@ -135,7 +136,6 @@ def test_a_worker_that_is_replaced_while_the_pool_closes_does_not_stay(tier: str
     assert left_since(before, within=10) == []
 
 
-@pytest.mark.parametrize("tier", ["zygote", "landlock"])
 def test_a_pool_whose_opening_is_cancelled_leaves_nothing(tier: str) -> None:
     async def cancelled_while_opening() -> None:
         opening = asyncio.create_task(SandboxPool(tier=tier, workers=3).__aenter__())
@@ -150,7 +150,6 @@ def test_a_pool_whose_opening_is_cancelled_leaves_nothing(tier: str) -> None:
     assert left_since(before, within=10) == []
 
 
-@pytest.mark.parametrize("tier", ["zygote", "landlock"])
 def test_a_fork_of_the_caller_keeps_nothing_alive(tier: str) -> None:
     async def cancelled_after_a_fork(pool: SandboxPool) -> list[psutil.Process]:
         idle = children()

@@ -18,7 +18,9 @@ from agentrl.sandbox import SandboxPool, TierUnavailable
 from agentrl.sandbox.cli import main
 from agentrl.sandbox.containers import CONTAINER_TIERS
 from agentrl.sandbox.jail import landlock
+from agentrl.sandbox.starts import PROGRAMS
 from tests.sandbox.attack import REPOSITORY
+from tests.sandbox.conftest import refusal
 
 _REFUSE = """
 import struct
@@ -52,7 +54,30 @@ def said(code: str, python: list[str] | None = None) -> str:
 
 @needs_both
 def test_without_user_namespaces_the_next_tier_is_taken_and_named() -> None:
-    assert said(f"{_REFUSE}\nrefuse({UNSHARE})\nsettings = {{}}\n{_OPEN}") == "landlock 42 landlock"
+    assert said(f"{_REFUSE}\nrefuse({UNSHARE}, {MOUNT})\nsettings = {{}}\n{_OPEN}") == "landlock 42 landlock"
+
+
+def test_where_python_gets_no_namespaces_and_bubblewrap_does_it_is_taken() -> None:
+    if why := refusal("bwrap"):
+        pytest.skip(why)
+    assert said(f"{_REFUSE}\nrefuse({UNSHARE})\nsettings = {{}}\n{_OPEN}") == "bwrap 42 bwrap"
+
+
+@pytest.mark.skipif(shutil.which("bwrap") is None, reason="no bwrap(1)")
+def test_what_bubblewrap_says_when_it_is_refused_is_passed_on() -> None:
+    text = said(f"{_REFUSE}\nrefuse({MOUNT})\nsettings = {{'tier': 'bwrap'}}\n{_OPEN}")
+    assert text.startswith("refused: tier 'bwrap' cannot be had here: ")
+    assert "bwrap: " in text
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("bwrap") is None, reason="needs root to hide bwrap(1)")
+def test_without_bubblewrap_the_probe_says_how_to_get_it() -> None:
+    places = [f"{folder}/bwrap" for folder in PROGRAMS.split(":") if os.path.exists(f"{folder}/bwrap")]
+    hide = " && ".join(f"mount --bind /dev/null {os.path.realpath(place)}" for place in places)
+    probing = "import asyncio\nfrom agentrl.sandbox.probe import explain, probe\nprint(explain(asyncio.run(probe())))"
+    text = said(probing, in_a_machine_with(hide))
+    assert "install the package bubblewrap" in text
+    assert "apt install bubblewrap" in text
 
 
 @needs_both
@@ -72,7 +97,7 @@ def test_mounts_that_are_refused_are_found_by_the_probe() -> None:
 
 
 def test_with_neither_a_pool_refuses_and_names_both() -> None:
-    text = said(f"{_REFUSE}\nrefuse({UNSHARE}, {LANDLOCK})\nsettings = {{}}\n{_OPEN}")
+    text = said(f"{_REFUSE}\nrefuse({UNSHARE}, {MOUNT}, {LANDLOCK})\nsettings = {{}}\n{_OPEN}")
     assert text.startswith("refused:")
     assert "unshare" in text
     assert "no Landlock" in text
@@ -109,7 +134,6 @@ def test_without_any_proc() -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-@pytest.mark.parametrize("tier", ["zygote", "landlock"])
 def test_without_root(tier: str) -> None:
     python = Path(shutil.which("python3", path="/usr/bin:/bin") or sys.executable)
     drop = "import os\nos.setgroups([])\nos.setresgid(4242, 4242, 4242)\nos.setresuid(4242, 4242, 4242)\n"
@@ -132,12 +156,12 @@ def test_in_a_network_without_routes() -> None:
 def test_probe_names_each_tier_and_what_a_pool_takes(capsys: pytest.CaptureFixture[str]) -> None:
     code = main(["probe"])
     text = capsys.readouterr().out
-    assert all(tier in text for tier in ("zygote", "landlock"))
+    assert all(tier in text for tier in ("zygote", "bwrap", "landlock"))
     assert code == 0
     assert "A pool without a `tier` takes" in text
     main(["probe", "--json"])
     tiers = [each["tier"] for each in json.loads(capsys.readouterr().out)]
-    assert tiers == ["zygote", "landlock", *CONTAINER_TIERS]
+    assert tiers == ["zygote", "bwrap", "landlock", *CONTAINER_TIERS]
 
 
 def test_command_passes_output_and_exit_code_on(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

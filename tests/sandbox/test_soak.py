@@ -11,6 +11,7 @@ import pytest
 
 from agentrl.sandbox import SyncSandboxPool
 from tests.processes import children, left_since
+from tests.sandbox.conftest import many
 from tests.sandbox.test_deaths import server_of
 
 pytestmark = pytest.mark.slow
@@ -27,10 +28,10 @@ FAULTY = {
 
 
 def test_nothing_grows(pool: SyncSandboxPool) -> None:
-    run_many(pool, 500)
+    run_many(pool, many(pool, 500))
     me, server, before = psutil.Process(), server_of(pool), children()
     first = state(me, server)
-    run_many(pool, 5000)
+    run_many(pool, many(pool, 5000))
     assert left_since(before, within=10) == []
     last = state(me, server)
     assert {name: last[name] - first[name] for name in last if name.startswith("descriptors")} == {

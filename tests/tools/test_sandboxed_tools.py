@@ -163,7 +163,7 @@ async def test_the_tool_needs_an_episode() -> None:
 
 
 async def test_a_shell_where_no_program_may_be_started_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentrl.tools.sessions.SandboxPool", lambda **settings: SandboxPool(tier="landlock"))
+    monkeypatch.setattr("agentrl.tools.sessions.open_pool", lambda **settings: SandboxPool(tier="landlock"))
     env = Coder()
     env.extra_tools = (shell_tool(sandbox=Sandbox()), python_tool())
     await env.reset(seed=1)
@@ -191,11 +191,29 @@ async def test_sessions_may_be_on_a_server(tmp_path: Path) -> None:
         await env.close()
 
 
-def test_what_a_sandbox_cannot_be(tmp_path: Path) -> None:
+def test_what_a_sandbox_cannot_be() -> None:
     with pytest.raises(ConfigError, match="go together"):
         Sandbox(servers=("http://x:1",))
-    with pytest.raises(ConfigError, match="started with --preload"):
-        Sandbox(servers=("http://x:1",), token_file="t", preload=("numpy",))
+
+
+async def test_servers_of_the_environment_are_used_by_tools_that_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving() as server:
+        monkeypatch.setenv("SANDBOX_RUNNER_ADDRESSES", server.address)
+        monkeypatch.setenv("SANDBOX_RUNNER_TOKEN", TOKEN)
+        env = Coder()
+        await env.reset(seed=1)
+        assert await ask(env, "python", "6 * 7") == "42"
+        assert len(server.below()) > server.idle
+        await env.close()
+
+
+async def test_servers_without_their_tokens_file_are_a_fault_of_the_settings() -> None:
+    env = Coder()
+    env.extra_tools = (python_tool(sandbox=Sandbox(servers=("http://x:1",), token_file="/no/such/file")),)
+    await env.reset(seed=1)
+    with pytest.raises(ConfigError, match="/no/such/file"):
+        await ask(env, "python", "1")
+    await env.close()
 
 
 async def test_a_session_that_cannot_be_had_in_time_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:

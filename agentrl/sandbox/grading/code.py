@@ -9,25 +9,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, cast, get_args
 
+from ..dialogue import Silent
 from ..limits import Limits
-from ..pool import SandboxPool
+from ..protocol import Pool, PoolDialogue
 from ..result import SandboxError
 from .cases import Pace
-from .dialogue import Dialogue, Silent
 from .functions import Answer, ask
 from .result import CaseResult, CaseStatus, shorten, status_of
 from .sent import tester
 from .task import CodeTask
 
-_FOREVER_S = 24 * 3600.0  # the tests wait for the candidate; what they do by themselves is bounded by silence and CPU
 
-
-async def grade_code(
-    pool: SandboxPool, code: str, task: CodeTask, limits: Limits, pace: Pace
-) -> tuple[CaseResult, ...]:
+async def grade_code(pool: Pool, code: str, task: CodeTask, limits: Limits, pace: Pace) -> tuple[CaseResult, ...]:
     """`limits` are for each call of the candidate, and for what the tests do between calls."""
     order = {
         "setup": task.setup,
@@ -39,7 +34,7 @@ async def grade_code(
     }
     conversation = _Conversation(pool, code, task.functions, limits, pace)
     try:
-        async with Dialogue(pool, tester(json.dumps(order)), replace(limits, wall_s=_FOREVER_S)) as talk:
+        async with pool.dialogue(tester(json.dumps(order)), limits=limits) as talk:
             await conversation.hold(talk)
     except SandboxError as error:
         conversation.close("infra_error", str(error))
@@ -49,7 +44,7 @@ async def grade_code(
 class _Conversation:
     """With the sandbox of the tests, about one candidate. Leaves `cases`."""
 
-    def __init__(self, pool: SandboxPool, code: str, functions: Sequence[str], limits: Limits, pace: Pace) -> None:
+    def __init__(self, pool: Pool, code: str, functions: Sequence[str], limits: Limits, pace: Pace) -> None:
         self.cases: list[CaseResult] = []
         self._pool, self._code, self._functions = pool, code, functions
         self._limits, self._pace = limits, pace
@@ -63,7 +58,7 @@ class _Conversation:
         self._wall_s = self._cpu_s = 0.0
         self._ended: tuple[CaseStatus, str] | None = None  # by a call that came to nothing
 
-    async def hold(self, talk: Dialogue) -> None:
+    async def hold(self, talk: PoolDialogue) -> None:
         while True:
             try:
                 said = await talk.receive(self._limits.wall_s)

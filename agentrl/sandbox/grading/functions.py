@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..limits import Limits
-from ..pool import SandboxPool
+from ..protocol import Pool
 from ..result import RunResult
 from .cases import Pace, run_cases
 from .inside.values import encode
@@ -33,7 +33,7 @@ class Answer:
 
 
 async def grade_function(
-    pool: SandboxPool, code: str, task: FunctionTask, limits: Limits | None, pace: Pace
+    pool: Pool, code: str, task: FunctionTask, limits: Limits | None, pace: Pace
 ) -> tuple[CaseResult, ...]:
     names = names_of(task.cases)
 
@@ -49,7 +49,7 @@ async def grade_function(
     return await run_cases(names, judge, pace)
 
 
-async def ask(pool: SandboxPool, code: str, function: str, args: Any, kwargs: Any, limits: Limits | None) -> Answer:
+async def ask(pool: Pool, code: str, function: str, args: Any, kwargs: Any, limits: Limits | None) -> Answer:
     """Loads the candidate anew and calls its function; the arguments encoded."""
     result = await pool.call(caller(), "answer", [code, function, args, kwargs], limits=limits)
     run, said = result.run, result.value

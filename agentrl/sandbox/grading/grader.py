@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from ..limits import Limits
-from ..pool import SandboxPool
+from ..protocol import Pool
 from .cases import Pace
 from .code import grade_code
 from .functions import grade_function
@@ -22,7 +22,7 @@ class Grader:
     """
 
     def __init__(
-        self, pool: SandboxPool, *, limits: Limits | None = None, pace: Pace | None = None, testing: int = 16
+        self, pool: Pool, *, limits: Limits | None = None, pace: Pace | None = None, testing: int = 16
     ) -> None:
         self._pool, self._limits = pool, limits or pool.limits
         self._pace = pace or Pace()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from ..limits import Limits
-from ..pool import SandboxPool
+from ..protocol import Pool
 from .cases import Pace, run_cases
 from .result import CaseResult, shorten, status_of
 from .task import TextTask, names_of
 
 
 async def grade_text(
-    pool: SandboxPool, code: str, task: TextTask, limits: Limits | None, pace: Pace
+    pool: Pool, code: str, task: TextTask, limits: Limits | None, pace: Pace
 ) -> tuple[CaseResult, ...]:
     names = names_of(task.cases)
 

@@ -15,12 +15,13 @@ from contextlib import suppress
 
 from . import landlock, seccomp, trees
 from . import syscalls as sc
+from .child import forked
 from .disk import exceeds
 from .order import Order
 from .policy import without_namespaces
 from .processes import ProcessTable
 from .removal import remove
-from .walls import set_limits
+from .walls import Birth, set_limits
 
 _NOBODY = 1_879_000_000  # who a run is when root starts the pool and this user can reach the interpreter
 _ANY_PID = 0x7FEDCBA9  # in the filter as it is built; no process has this number
@@ -48,7 +49,7 @@ class Alone:
         folders = trees.python_folders()
         self._read = [*trees.SYSTEM, *folders, *_ETC, *_DEVICES]
         sys.path[:] = [path for path in sys.path if any(path.startswith(seen) for seen in (*trees.SYSTEM, *folders))]
-        if os.geteuid() == 0 and _reachable_for(_NOBODY):
+        if os.geteuid() == 0 and reachable_for(_NOBODY):
             self._user = _NOBODY
             os.chmod(self._base, 0o711)
         self._filter = sc.Filter(seccomp.build(without_namespaces(_ANY_PID)), _ANY_PID)
@@ -57,6 +58,9 @@ class Alone:
             "own_user": self._user is not None,
             "watched": self._table is not None,
         }
+
+    def start(self, order: Order, descriptors: list[int]) -> Birth:
+        return forked(order, descriptors, self)
 
     def fork(self) -> int:
         return os.fork()
@@ -95,7 +99,7 @@ class Alone:
         return {pid: self._table.usage_of_one(pid) for pid in runs} if self._table else {}
 
 
-def _reachable_for(user: int) -> bool:
+def reachable_for(user: int) -> bool:
     """Whether that user could still import from the standard library, tried in a child."""
     pid = os.fork()
     if pid == 0:

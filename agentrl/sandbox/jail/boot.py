@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 
 from . import namespaces, seccomp
 from .alone import Alone
+from .bubblewrap import Bubblewrap
 from .guest import Guest
 from .namespaces import Namespaces
 from .none import NoWalls
@@ -40,6 +41,9 @@ def main() -> None:
             raise OSError("the filter of system calls does not know this machine's architecture")
         if config["tier"] == "zygote":
             namespaces.enter(lambda alive: _work(control, config, Namespaces(), alive))
+        if config["tier"] == "bwrap":  # where nothing is forked from this process that could find them loaded
+            walls = Bubblewrap(config["base"], config["preload"], config["warm"])
+            _work(control, {**config, "preload": [], "warm": ""}, walls, None)
         kinds: dict[str, Callable[[str], Walls]] = {"none": NoWalls, "guest": Guest, "landlock": Alone}
         _work(control, config, kinds[config["tier"]](config["base"]), None)
     except OSError as error:

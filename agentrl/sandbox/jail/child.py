@@ -5,22 +5,35 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from .cells import answer_call, serve_cells
 from .order import BROKEN, READY, Order, decode_payload
 from .program import run_command, run_program
-from .walls import Walls
+from .walls import Birth, Enclosure
 
 SPARE = 3  # where a session's or a call's own descriptor stands
 
 
-def become(order: Order, descriptors: list[int], walls: Walls) -> NoReturn:
-    """`descriptors`: as `order.DESCRIPTORS` names them, then perhaps one for cells or a call's answer."""
+def forked(order: Order, descriptors: list[int], walls: Enclosure) -> Birth:
+    """`Walls.start` by a fork of this process."""
+    pid = walls.fork()
+    if pid == 0:
+        become(order, descriptors, walls, _stand)
+    return Birth(pid)
+
+
+def become(
+    order: Order, descriptors: list[int], walls: Enclosure, stand: Callable[[list[int]], int | None]
+) -> NoReturn:
+    """`descriptors`: as `order.DESCRIPTORS` names them, then perhaps one for cells or a call's answer, which `stand`
+    returns when it has put the standard streams into place.
+    """
     channel = socket.socket(fileno=descriptors[0])
     channel.setblocking(True)
     try:
-        spare = _stand(descriptors)
+        spare = stand(descriptors)
         head, files = decode_payload(_read_all(descriptors[4]))
         folder = walls.enclose(order)
         unwritten = _write_files(folder, files)

@@ -16,10 +16,11 @@ from typing import NoReturn
 
 from . import ends, seccomp
 from . import syscalls as sc
+from .child import forked
 from .order import Order
 from .policy import with_namespaces
 from .processes import ProcessTable
-from .walls import set_limits
+from .walls import Birth, set_limits
 
 _USERS, _FIRST_USER = 50_000, 10_000
 _WRITABLE = ("/tmp", "/dev/shm", "/dev/mqueue")  # for everybody, as they come
@@ -46,6 +47,9 @@ class Guest:
         rules = with_namespaces(unix_sockets=False) | {"setpriority": None}  # its kernel asks nobody for a right to it
         self._filter = sc.Filter(seccomp.build(rules))
         self.features = {"landlock": 0, "proc": False, "kernel": os.uname().release}
+
+    def start(self, order: Order, descriptors: list[int]) -> Birth:
+        return forked(order, descriptors, self)
 
     def fork(self) -> int:
         """The process that the worker waits for makes the run's namespace, and ends as its first process does."""

@@ -13,13 +13,14 @@ from typing import NoReturn
 
 from . import landlock, root, seccomp, trees
 from . import syscalls as sc
+from .child import forked
 from .order import Order
 from .policy import with_namespaces
 from .processes import ProcessTable
-from .walls import set_limits
+from .walls import Birth, set_limits
 
 RUN_ID = 1000  # user and group of a run, as it sees itself
-_OUTER_IDS = (1_879_000_000, 64_999)  # who that is outside when root starts the pool: nobody who owns anything
+OUTER_IDS = (1_879_000_000, 64_999)  # who that is outside when root starts the pool: nobody who owns anything
 _ALL = sc.CLONE_NEWUSER | sc.CLONE_NEWPID | sc.CLONE_NEWNS | sc.CLONE_NEWIPC | sc.CLONE_NEWUTS | sc.CLONE_NEWNET
 
 
@@ -43,6 +44,9 @@ class Namespaces:
             self._table = ProcessTable(self._proc)
         self._filter = sc.Filter(seccomp.build(with_namespaces(unix_sockets=self._landlock >= 6)))
         self.features = {"landlock": self._landlock, "proc": has_proc, "root": os.getuid() == 0}
+
+    def start(self, order: Order, descriptors: list[int]) -> Birth:
+        return forked(order, descriptors, self)
 
     def fork(self) -> int:
         sc.unshare(sc.CLONE_NEWPID)
@@ -150,7 +154,7 @@ def _map_ids(pid: int) -> None:
     """Root outside becomes root inside, and the runs a user of their own; anybody else is the runs' user."""
     user, group = os.geteuid(), os.getegid()
     if user == 0:
-        for outer in _OUTER_IDS:
+        for outer in OUTER_IDS:
             with suppress(OSError):
                 for name in ("gid_map", "uid_map"):
                     _write(os.open(f"/proc/{pid}/{name}", os.O_WRONLY), f"0 0 1\n{RUN_ID} {outer} 1\n")

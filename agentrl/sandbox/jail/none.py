@@ -9,11 +9,12 @@ import signal
 from collections.abc import Mapping
 from contextlib import suppress
 
+from .child import forked
 from .disk import exceeds
 from .order import Order
 from .processes import ProcessTable
 from .removal import remove
-from .walls import set_limits
+from .walls import Birth, set_limits
 
 
 class NoWalls:
@@ -27,6 +28,9 @@ class NoWalls:
 
     def prepare(self) -> None:
         """There is nothing to prepare."""
+
+    def start(self, order: Order, descriptors: list[int]) -> Birth:
+        return forked(order, descriptors, self)
 
     def fork(self) -> int:
         return os.fork()

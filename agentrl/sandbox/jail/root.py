@@ -11,7 +11,8 @@ import os
 from . import syscalls as sc
 from .trees import SYSTEM
 
-_DEVICES = ("null", "zero", "full", "random", "urandom")
+DEVICES = ("null", "zero", "full", "random", "urandom")
+STREAMS = {"fd": "/proc/self/fd", **{f"std{n}": f"/proc/self/fd/{i}" for i, n in enumerate(("in", "out", "err"))}}
 _ETC = {
     "passwd": "root:x:0:0:root:/:/bin/sh\nrunner:x:1000:1000:runner:/work:/bin/sh\n",
     "group": "root:x:0:\nrunner:x:1000:\n",
@@ -29,14 +30,12 @@ def build(places: list[tuple[str, str]]) -> bool:
     Raises OSError with the step that this machine refuses.
     """
     sc.mount("", "/", flags=sc.MS_REC | sc.MS_PRIVATE)
-    sources = {inside: os.open(outside, os.O_PATH) for outside, inside in _wanted(places)}
-    links = {name: os.readlink(name) for name in SYSTEM if os.path.islink(name)}
-    devices = {name: os.open(f"/dev/{name}", os.O_PATH) for name in _DEVICES}
-    copies = {name: content for name in _COPIED if (content := _content(name)) is not None}
+    sources = {inside: os.open(outside, os.O_PATH) for outside, inside in [*system_folders(), *places]}
+    devices = {name: os.open(f"/dev/{name}", os.O_PATH) for name in DEVICES}
     sc.mount("tmpfs", "/tmp", "tmpfs", sc.MS_NOSUID | sc.MS_NODEV, "mode=755,size=4m,nr_inodes=4096")
     for inside, fd in sources.items():
         _show(fd, "/tmp" + inside)
-    _fill("/tmp", links, copies)
+    _fill("/tmp")
     for name, fd in devices.items():
         open(f"/tmp/dev/{name}", "w").close()
         sc.mount(f"/proc/self/fd/{fd}", f"/tmp/dev/{name}", flags=sc.MS_BIND)
@@ -49,9 +48,25 @@ def build(places: list[tuple[str, str]]) -> bool:
     return has_proc
 
 
-def _wanted(places: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    system = [(name, name) for name in SYSTEM if os.path.isdir(name) and not os.path.islink(name)]
-    return system + places
+def system_folders() -> list[tuple[str, str]]:
+    """(outside, inside) of those that are no links."""
+    return [(name, name) for name in SYSTEM if os.path.isdir(name) and not os.path.islink(name)]
+
+
+def system_links() -> dict[str, str]:
+    """Where each name of the system leads that is a link."""
+    return {name: os.readlink(name) for name in SYSTEM if os.path.islink(name)}
+
+
+def fill_etc(folder: str) -> None:
+    """Makes the files of an /etc of a machine that has nothing in it."""
+    for name, text in _ETC.items():
+        with open(f"{folder}/{name}", "w") as file:
+            file.write(text)
+    for path in _COPIED:
+        if (content := _content(path)) is not None:
+            with open(f"{folder}/{os.path.basename(path)}", "wb") as copy:
+                copy.write(content)
 
 
 def _show(fd: int, target: str) -> None:
@@ -60,19 +75,14 @@ def _show(fd: int, target: str) -> None:
     sc.seal_mounts(target)
 
 
-def _fill(root: str, links: dict[str, str], copies: dict[str, bytes]) -> None:
+def _fill(root: str) -> None:
     for name in ("dev/shm", "etc", "proc", "sys", "tmp", "work", "box", "root", "var"):
         os.makedirs(f"{root}/{name}", exist_ok=True)
-    for name, target in links.items():
+    for name, target in system_links().items():
         os.symlink(target, root + name)
-    for name, text in _ETC.items():
-        with open(f"{root}/etc/{name}", "w") as file:
-            file.write(text)
-    for name, content in copies.items():
-        with open(root + name, "wb") as file:
-            file.write(content)
-    for name, target in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
-        os.symlink(f"/proc/self/fd{target}", f"{root}/dev/{name}")
+    fill_etc(f"{root}/etc")
+    for name, target in STREAMS.items():
+        os.symlink(target, f"{root}/dev/{name}")
     os.symlink("/tmp", f"{root}/var/tmp")
 
 

@@ -6,6 +6,7 @@ and sees neither code nor output: those pass it by in descriptors.
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 import select
@@ -15,10 +16,9 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 
-from .child import become
 from .ends import watch
 from .order import BROKEN, INTERRUPT, KILL, Ending, Order
-from .walls import Walls
+from .walls import Greeting, Walls
 
 _LOOK_EVERY = 0.03  # seconds between looks at what long runs use
 _REST = 9  # times what a look took, so that looking never takes more than a tenth of a processor
@@ -36,6 +36,7 @@ class Run:
     peak: int = 0  # bytes
     cpu_s: float = 0.0  # as far as it was watched
     ended: bool = False
+    greeting: Greeting | None = None  # while it is still to come
 
 
 class Server:
@@ -65,6 +66,8 @@ class Server:
                     continue
                 if fd == run.watch:
                     self._ended(run)
+                elif run.greeting is not None and fd == run.greeting.fileno():
+                    self._greeted(run, run.greeting)
                 else:
                     self._hear(run)
             self._enforce()
@@ -82,26 +85,49 @@ class Server:
         if not data:
             return False
         order = Order.decode(data)
-        channel = socket.socket(fileno=descriptors[0])
         try:
-            pid = self._walls.fork()
+            birth = self._walls.start(order, descriptors)
         except OSError as error:
-            with suppress(OSError):
+            with suppress(OSError), socket.socket(fileno=descriptors[0]) as channel:
                 channel.send(BROKEN + f"fork: {error}".encode())
-            channel.close()
         else:
-            if pid == 0:
-                channel.detach()
-                become(order, descriptors, self._walls)
+            channel = socket.socket(fileno=descriptors[0])
             channel.setblocking(False)
-            run = Run(order, pid, watch(pid), channel, time.monotonic())
-            self._runs[pid] = run
-            for fd in (run.watch, channel.fileno()):
-                self._by_fd[fd] = run
-                self._poll.register(fd, select.EPOLLIN)
+            began = math.inf if birth.greeting else time.monotonic()
+            run = Run(order, birth.pid, watch(birth.pid), channel, began, greeting=birth.greeting)
+            self._runs[run.pid] = run
+            for fd in (run.watch, channel.fileno(), *([birth.greeting.fileno()] if birth.greeting else ())):
+                self._listen(fd, run)
         for fd in descriptors[1:]:
             os.close(fd)
         return True
+
+    def _listen(self, fd: int, run: Run) -> None:
+        self._by_fd[fd] = run
+        self._poll.register(fd, select.EPOLLIN)
+
+    def _greeted(self, run: Run, greeting: Greeting) -> None:
+        """The run's own first process is there: from now on it is the one to wait for, and its time counts."""
+        self._greet_no_more(run)
+        try:
+            pid = greeting.adopt()
+        except OSError:
+            return  # the one that was started ends as well, which is heard
+        self._unwatch(run)
+        run.pid, run.watch, run.began = pid, os.pidfd_open(pid), time.monotonic()
+        self._runs[pid] = run
+        self._listen(run.watch, run)
+
+    def _greet_no_more(self, run: Run) -> None:
+        if run.greeting is not None:
+            self._poll.unregister(run.greeting)
+            del self._by_fd[run.greeting.fileno()]
+            run.greeting = None
+
+    def _unwatch(self, run: Run) -> None:
+        del self._runs[run.pid], self._by_fd[run.watch]
+        self._poll.unregister(run.watch)
+        os.close(run.watch)
 
     def _hear(self, run: Run) -> None:
         """A word from the pool, or its silence: then the run ends, or if it has ended its folder may go."""
@@ -123,6 +149,10 @@ class Server:
 
     def _kill(self, run: Run, why: str) -> None:
         run.killed = run.killed or why
+        if (greeting := run.greeting) is not None:
+            self._greet_no_more(run)
+            greeting.refuse()
+            return
         os.kill(run.pid, signal.SIGKILL)  # it has not been waited for, so the number is still its own
 
     def _enforce(self) -> None:
@@ -153,11 +183,10 @@ class Server:
     def _ended(self, run: Run) -> None:
         """Its processes are gone: the kernel ends a process namespace before its first process can be waited for."""
         _, status, used = os.wait4(run.pid, 0)
-        wall_s = time.monotonic() - run.began
+        wall_s = max(0.0, time.monotonic() - run.began)
         run.ended = True
-        del self._runs[run.pid], self._by_fd[run.watch]
-        self._poll.unregister(run.watch)
-        os.close(run.watch)
+        self._unwatch(run)
+        self._greet_no_more(run)
         with suppress(OSError):
             run.channel.send(_ending(run, status, used, wall_s).encode())
         if run.order.show_folder and run.killed != "cancelled":

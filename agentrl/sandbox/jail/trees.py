@@ -21,7 +21,7 @@ def python_folders() -> list[str]:
     wanted += [path for path in sys.path if _holds_packages(path) and os.path.isdir(path)]
     found: list[str] = []
     for path in wanted:
-        if path not in ("", "/") and not any(_below(path, other) for other in (*SYSTEM, *found)):
+        if path not in ("", "/") and not any(below(path, other) for other in (*SYSTEM, *found)):
             found.append(path)
     return found
 
@@ -29,33 +29,40 @@ def python_folders() -> list[str]:
 def inside_names(folders: list[str]) -> list[tuple[str, str]]:
     """(outside, inside) for each folder."""
     return [
-        (path, f"/python/{n}" if any(_below(path, name) for name in RESERVED) else path)
+        (path, f"/python/{n}" if any(below(path, name) for name in RESERVED) else path)
         for n, path in enumerate(folders)
     ]
 
 
+def paths_inside(places: list[tuple[str, str]]) -> list[str]:
+    """`sys.path`, as it is inside."""
+    return [name for path in sys.path if (name := moved(path, places))]
+
+
 def move_interpreter(places: list[tuple[str, str]]) -> None:
     """The interpreter looks for its modules under their names inside, and nowhere else."""
-    sys.path[:] = [moved for path in sys.path if (moved := _moved(path, places))]
+    sys.path[:] = paths_inside(places)
     sys.path_importer_cache.clear()
     for name in ("prefix", "exec_prefix", "base_prefix", "base_exec_prefix", "executable", "_base_executable"):
-        setattr(sys, name, _moved(getattr(sys, name), places) or getattr(sys, name))
+        setattr(sys, name, moved(getattr(sys, name), places) or getattr(sys, name))
     sys.executable = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
     for module in list(sys.modules.values()):
         if path := getattr(module, "__path__", None):
-            module.__path__ = [_moved(each, places) or each for each in path]
+            module.__path__ = [moved(each, places) or each for each in path]
 
 
 def _holds_packages(path: str) -> bool:
-    return _below(path, sys.prefix) or os.path.basename(path) in ("site-packages", "dist-packages")
+    return below(path, sys.prefix) or os.path.basename(path) in ("site-packages", "dist-packages")
 
 
-def _moved(path: str, places: list[tuple[str, str]]) -> str | None:
+def moved(path: str, places: list[tuple[str, str]]) -> str | None:
+    """Where a path stands inside, or None if it is not to be seen there."""
     for outside, inside in places:
-        if _below(path, outside):
+        if below(path, outside):
             return inside + path[len(outside) :]
-    return path if any(_below(path, name) for name in SYSTEM) else None
+    return path if any(below(path, name) for name in SYSTEM) else None
 
 
-def _below(path: str, folder: str) -> bool:
+def below(path: str, folder: str) -> bool:
+    """Whether it is the folder or something in it."""
     return path == folder or path.startswith(folder.rstrip("/") + "/")

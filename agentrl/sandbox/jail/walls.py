@@ -1,4 +1,8 @@
-"""What a worker asks of the walls around its runs. Two kinds: `namespaces` and `alone` (Landlock and seccomp only)."""
+"""What a worker asks of the walls around its runs, and a run's first process of the walls that it puts up itself.
+
+Kinds: `namespaces`, `alone` (Landlock and seccomp only) and `none` fork and enclose themselves; `bubblewrap` starts
+another program that does it.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import math
 import resource
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Protocol
 
 from .order import Order
@@ -20,14 +25,11 @@ class Walls(Protocol):
     def prepare(self) -> None:
         """Once, in the worker, before it serves. Raises OSError with the step that the machine refuses."""
 
-    def fork(self) -> int:
-        """As `os.fork`, for the first process of a run."""
+    def start(self, order: Order, descriptors: list[int]) -> Birth:
+        """Begins a run, which goes on by itself as `child.become` does; the descriptors stay the caller's.
 
-    def enclose(self, order: Order) -> str:
-        """In that process: puts all walls up but the filter of system calls, for good. Returns the run's folder."""
-
-    def shut(self) -> None:
-        """In that process, last: installs the filter of system calls."""
+        Raises OSError if it cannot begin.
+        """
 
     def tidy(self, order: Order) -> None:
         """In the worker, when the run has ended: removes what it may have left."""
@@ -42,6 +44,42 @@ class Walls(Protocol):
         """Memory in bytes and processor time in seconds of each run, by the pid of its first process, as far as they
         can be known here. `runs`: pidfds by pid.
         """
+
+
+class Enclosure(Protocol):
+    """Walls that a run's first process puts up around itself."""
+
+    def fork(self) -> int:
+        """As `os.fork`, for that process."""
+
+    def enclose(self, order: Order) -> str:
+        """In it: puts all walls up but the filter of system calls, for good. Returns the run's folder."""
+
+    def shut(self) -> None:
+        """In it, last: installs the filter of system calls."""
+
+
+class Greeting(Protocol):
+    """Where a run's first process makes itself known that this worker has not forked itself."""
+
+    def fileno(self) -> int:
+        """Can be read when it does, or when there is nothing more to come."""
+
+    def adopt(self) -> int:
+        """Makes it a child of this process in place of the one that was started, lets it go on, and returns its number.
+        Raises OSError if it has ended; then the one that was started has, or will.
+        """
+
+    def refuse(self) -> None:
+        """It ends, and so does the one that was started."""
+
+
+@dataclass(frozen=True)
+class Birth:
+    """`pid`: of the process to wait for; if there is a greeting, until another one can be adopted in its place."""
+
+    pid: int
+    greeting: Greeting | None = None
 
 
 def set_common_limits() -> None:

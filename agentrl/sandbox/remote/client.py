@@ -15,10 +15,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..limits import Limits
+from ..preload import as_preload
 from ..result import STRENGTH, CallResult, RunResult, SandboxError, TierUnavailable
 from . import wire
 from .address import Address, Server
 from .asking import Asker, Line, error_of
+from .dialogue import HttpDialogue
 from .session import HttpSession
 
 _SILENCE_S = 10.0  # a server that works says so every second
@@ -36,6 +38,7 @@ class HttpPool:
         patience_s: how long a run may wait for its turn, beyond its own `wall_s`.
         attempts: servers that may fail on one run before it is given up; a server that is only busy does not count.
         running: requests at once.
+        preload: modules, or a set of them, that the servers must have been started with.
         tls: for https; the system's authorities if None.
     """
 
@@ -49,6 +52,7 @@ class HttpPool:
         patience_s: float = 60.0,
         attempts: int = 6,
         running: int = 256,
+        preload: str | Sequence[str] = "bare",
         silence_s: float = _SILENCE_S,
         answer_bytes: int = 64 << 20,
         tls: ssl.SSLContext | None = None,
@@ -60,7 +64,7 @@ class HttpPool:
             raise ValueError("there is no address of a server")
         self.limits = limits or Limits()
         self.tier = ""  # the weakest of those that answered at the start
-        self._minimum, self._patience_s = minimum, patience_s
+        self._minimum, self._patience_s, self._preload = minimum, patience_s, as_preload(preload).modules
         self._asker = Asker(self.servers, token, tls, silence_s, answer_bytes, attempts)
         self._room = asyncio.Semaphore(running)
         self._open = False
@@ -69,7 +73,7 @@ class HttpPool:
         """Asks every server; those that do not answer are tried again later.
 
         Raises:
-            SandboxError: none answers, or one refuses the token.
+            SandboxError: none answers, one refuses the token or has not preloaded what is wanted.
             TierUnavailable: one that answers is weaker than the minimum.
         """
         found = await asyncio.gather(*(self._look(server) for server in self.servers))
@@ -79,11 +83,18 @@ class HttpPool:
         self.tier = min((each["tier"] for each in tiers), key=lambda tier: STRENGTH.get(tier, -1))
         if not self.strong(self.tier):
             raise TierUnavailable(f"a server has tier {self.tier!r}, and at least {self._minimum!r} is wanted")
+        if missing := {name for each in tiers for name in self._preload if name not in each.get("preload", ())}:
+            raise SandboxError(f"a server has not preloaded {', '.join(sorted(missing))}: start it with --preload")
         self._open = True
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._open = False
+
+    @property
+    def features(self) -> Mapping[str, Any]:
+        """Of this machine, which has no part in it: empty."""
+        return {}
 
     async def _look(self, server: Server) -> dict[str, Any] | str:
         """Its status, or why there is none."""
@@ -192,11 +203,15 @@ class HttpPool:
         `idle_s` says nothing else."""
         return HttpSession(self, files or {}, limits or self.limits, _IDLE_S if idle_s is None else idle_s)
 
-    async def open_line(self, body: bytes) -> Line:
-        """A connection for a session that `body` asks for. Raises SandboxError if no server gives one."""
+    def dialogue(self, code: str, *, limits: Limits | None = None) -> HttpDialogue:
+        """As SandboxPool.dialogue. It counts among the sessions of the server on which it lives."""
+        return HttpDialogue(self, code, limits or self.limits)
+
+    async def open_line(self, body: bytes, kind: str = "session") -> Line:
+        """A connection for the session or dialogue that `body` asks for. Raises SandboxError if no server gives one."""
         if not self._open:
             raise SandboxError("the pool is not open: use it inside `async with`")
-        return await self._asker.open_line("/v1/session", body, self._patience_s)
+        return await self._asker.open_line(f"/v1/{kind}", body, self._patience_s)
 
 
 def _broken(why: str) -> RunResult:

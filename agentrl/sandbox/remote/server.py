@@ -22,6 +22,7 @@ from ..limits import Limits
 from ..live import LiveRun
 from ..pool import SandboxPool
 from . import http, wire
+from .dialogue import serve_dialogue
 from .http import Head, Refused
 from .jobs import Job, Jobs
 from .session import BEAT_S, serve_session
@@ -29,6 +30,7 @@ from .session import BEAT_S, serve_session
 _HEAD_S, _BODY_S, _ANSWER_S = 10.0, 60.0, 60.0  # for a client to send, and to take
 _LINGER_S, _LINGER_BYTES = 2.0, 1 << 24  # for a client that still sends when it has been refused
 _MAX_KEY = 200
+_STAYING = ("session", "dialogue")  # what keeps its connection
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,13 +156,13 @@ class SandboxServer:
         if (head.method, head.path) == ("GET", "/v1/status"):
             return http.answer(200, self._status())
         verb = head.path.removeprefix("/v1/")
-        known = (*wire.VERBS, "session")
+        known = (*wire.VERBS, *_STAYING)
         if verb not in known or head.path == verb:
             raise Refused(404, f"there is nothing at this path; POST /v1/{', /v1/'.join(known)}; GET /v1/status")
         if head.method != "POST":
             raise Refused(405, "use POST", {"Allow": "POST"})
-        if verb == "session":
-            await self._session(head, reader, writer)
+        if verb in _STAYING:
+            await self._stay(verb, head, reader, writer)
             return b""
         received = asyncio.get_running_loop().time()
         with self.jobs.place():
@@ -173,7 +175,7 @@ class SandboxServer:
         except TimeoutError:
             raise Refused(408, f"the body did not come within {_BODY_S:g} s") from None
 
-    async def _session(self, head: Head, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _stay(self, verb: str, head: Head, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if head.headers.get("upgrade", "").lower() != "sandbox-session":
             raise Refused(426, "a session wants the connection for itself", {"Upgrade": "sandbox-session"})
         if self.jobs.closing:
@@ -183,16 +185,31 @@ class SandboxServer:
         task = _this_task()
         self._sessions.add(task)
         try:
-            try:
-                opening = wire.decode_opening(await self._body(head, reader))
-            except ValueError as error:
-                raise Refused(400, str(error)[:500]) from error
-            if why := wire.above(opening.limits, self.settings.ceiling):
-                raise Refused(422, why)
-            longest_s = self.settings.ceiling.wall_s
-            await serve_session(self.pool, opening, reader, writer, self.settings.body_bytes, longest_s)
+            body = await self._body(head, reader)
+            await (self._session if verb == "session" else self._dialogue)(body, reader, writer)
         finally:
             self._sessions.discard(task)
+
+    async def _session(self, body: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            opening = wire.decode_opening(body)
+        except ValueError as error:
+            raise Refused(400, str(error)[:500]) from error
+        self._bound(opening.limits)
+        longest_s = self.settings.ceiling.wall_s
+        await serve_session(self.pool, opening, reader, writer, self.settings.body_bytes, longest_s)
+
+    async def _dialogue(self, body: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            code, limits = wire.decode_dialogue(body)
+        except ValueError as error:
+            raise Refused(400, str(error)[:500]) from error
+        self._bound(limits)
+        await serve_dialogue(self.pool, code, limits, reader, writer, self.settings.body_bytes)
+
+    def _bound(self, limits: Limits) -> None:
+        if why := wire.above(limits, self.settings.ceiling):
+            raise Refused(422, why)
 
     def _authorize(self, head: Head) -> None:
         scheme, _, token = head.headers.get("authorization", "").partition(" ")
@@ -203,6 +220,7 @@ class SandboxServer:
     def _status(self) -> dict[str, Any]:
         return {
             "tier": self.pool.tier,
+            "preload": list(self.pool.preload.modules),
             "running": min(self.jobs.inside, self.jobs.running),
             "waiting": self.jobs.waiting,
             "sessions": len(self._sessions),
@@ -232,8 +250,7 @@ class SandboxServer:
             work = wire.decode_work(verb, body)
         except ValueError as error:
             raise Refused(400, str(error)[:500]) from error
-        if why := wire.above(work.limits, self.settings.ceiling):
-            raise Refused(422, why)
+        self._bound(work.limits)
         if work.deadline_s > self.settings.longest_s:
             raise Refused(422, f"deadline_s is {work.deadline_s}, and this server allows {self.settings.longest_s:g}")
         job = self.jobs.job(key, _digest(work), lambda: self._do(work), received + work.deadline_s)

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from .client import HttpPool
 
 BEAT_S = 1.0
-_EMPTY = bytes(4)
-_TAKE_S = 60.0  # for a client to take a result
+EMPTY = bytes(4)
+TAKE_S = 60.0  # for a client to take a result
 
 
 async def read_frame(reader: asyncio.StreamReader, cap: int) -> bytes | None:
@@ -69,12 +69,12 @@ async def serve_session(
                 if data is None:
                     return
                 said, lost = await _answer(session, data, longest_s, reader, writer)
-            async with asyncio.timeout(_TAKE_S):
+            async with asyncio.timeout(TAKE_S):
                 writer.write(frame(said))
                 await writer.drain()
             if lost:
                 with suppress(ConnectionError, TimeoutError):  # until the client has taken it
-                    async with asyncio.timeout(_TAKE_S):
+                    async with asyncio.timeout(TAKE_S):
                         session.close()
                         await reader.read(1)
                 return
@@ -98,7 +98,7 @@ async def _answer(
             if gone.done() and not running.done():
                 raise ConnectionResetError("the client is gone, or speaks out of turn")
             if not running.done():
-                writer.write(_EMPTY)
+                writer.write(EMPTY)
         result = running.result()
         return {"cell": asdict(result)}, result.lost
     except SessionLost as error:

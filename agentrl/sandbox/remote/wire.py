@@ -97,6 +97,18 @@ def decode_opening(data: bytes) -> Opening:
     return Opening(files, _limits(body["limits"]), _number(body["idle_s"], "idle_s"))
 
 
+def encode_dialogue(code: str, limits: Limits) -> bytes:
+    return json.dumps({"code": code, "limits": asdict(limits)}).encode()
+
+
+def decode_dialogue(data: bytes) -> tuple[str, Limits]:
+    """(program text, limits). Raises ValueError for all that is not what `encode_dialogue` makes."""
+    body = _object(_parsed(data), "the body")
+    if body.keys() != {"code", "limits"} or not isinstance(body["code"], str):
+        raise ValueError("a dialogue takes the program's text and limits")
+    return body["code"], _limits(body["limits"])
+
+
 def decode_cell(data: bytes) -> tuple[str, float]:
     """(program text, seconds). Raises ValueError."""
     body = _object(_parsed(data), "the cell")

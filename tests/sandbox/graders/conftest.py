@@ -13,7 +13,7 @@ from agentrl.sandbox.grading import Grader, Pace
 LIMITS = Limits(
     wall_s=5, cpu_s=0.7, address_bytes=512 << 20, memory_bytes=400 << 20, disk_bytes=16 << 20, output_bytes=1 << 20
 )
-TIERS = [pytest.param(None, id="best"), pytest.param("landlock", marks=pytest.mark.slow)]
+TIERS = [pytest.param(None, id="best"), *(pytest.param(tier, marks=pytest.mark.slow) for tier in ("landlock", "bwrap"))]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=TIERS)

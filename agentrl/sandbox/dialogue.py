@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from collections.abc import Mapping
+from dataclasses import replace
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..jail.order import encode_payload
-from ..limits import Limits
-from ..live import LiveRun
-from ..pool import SandboxPool
-from ..result import RunResult
+from .jail.order import encode_payload
+from .limits import Limits
+from .live import LiveRun
+from .result import RunResult
 
+if TYPE_CHECKING:
+    from .pool import SandboxPool
+
+_FOREVER_S = 24 * 3600.0
 _LONGEST = 16 << 20  # bytes of a message
 _LAST_S = 2.0  # for a process that has closed its end of the socket to be reported dead
 
@@ -23,11 +28,12 @@ class Silent(Exception):
 
 
 class Dialogue:
-    """`async with Dialogue(pool, code, limits) as talk`. Not counted among the pool's runs at once: whoever waits here
-    for other runs would wait for the room that it takes itself."""
+    """Made by `SandboxPool.dialogue`. Not counted among the pool's runs at once: whoever waits here for other runs
+    would wait for the room that it takes itself.
+    """
 
     def __init__(self, pool: SandboxPool, code: str, limits: Limits) -> None:
-        self._pool, self._code, self._limits = pool, code, limits
+        self._pool, self._code, self._limits = pool, code, replace(limits, wall_s=_FOREVER_S)
 
     async def __aenter__(self) -> Dialogue:
         """Raises SandboxError if there is no worker for it."""
@@ -50,7 +56,7 @@ class Dialogue:
         self._socket.close()
         self._pool.release(self._live)
 
-    async def send(self, message: dict[str, Any]) -> None:
+    async def send(self, message: Mapping[str, Any]) -> None:
         """A process that is gone hears nothing; `receive` will say so."""
         body = json.dumps(message).encode()
         try:
