@@ -70,7 +70,7 @@ def pool(found: tuple[str, str]) -> Iterator[SyncSandboxPool]:
 
 def of(tier: str, owner_pid: int) -> set[str]:
     """Containers of that process; of gVisor, its processes."""
-    prefix = f"{PREFIX}{owner_pid}-"
+    prefix = f"{owner.FOLDER if tier == 'gvisor' else PREFIX}{owner_pid}-"
     if tier != "gvisor":
         return set(engine.containers(engine.find(tier), prefix))
     there = set()
@@ -258,9 +258,9 @@ asyncio.run(main())
 def test_what_a_dead_owner_left_is_swept_and_nobody_elses(contained: tuple[str, str]) -> None:
     """Containers that do not end by themselves, which ours do: of a process that is gone, and of this one."""
     dead = subprocess.Popen([sys.executable, "-c", "pass"])
-    theirs = owner.mark_of(dead.pid) + "-0a"
+    theirs = f"{PREFIX}{owner.mark(dead.pid)}-0a"
     dead.wait()
-    ours = owner.mark() + "-0b"
+    ours = f"{PREFIX}{owner.mark()}-0b"
     known = engine.find(contained[0])
     for name in (theirs, ours):
         command = ["run", "--detach", "--rm", "--network=none", "--ulimit=nofile=1024:1024", "--ulimit=nproc=4096:4096"]
@@ -329,10 +329,19 @@ def test_containers_are_chosen_only_when_they_are_asked_for() -> None:
 
 
 def test_only_processes_of_here_that_are_gone_are_dead_owners() -> None:
-    mark = owner.mark()
-    pid, began, boot, space = mark.removeprefix("sandbox-runner-").split("-")
-    assert not owner.is_left(f"{mark}-ab")
-    assert owner.is_left(f"sandbox-runner-{pid}-{int(began) + 1}-{boot}-{space}-ab")
-    assert not owner.is_left(f"sandbox-runner-{pid}-{int(began) + 1}-{boot}-1-ab")
-    assert not owner.is_left(f"sandbox-runner-{pid}-{int(began) + 1}-0-{space}-ab")
-    assert not owner.is_left("sandbox-runner-somebody-elses")
+    pid, began, here = owner.mark().split("-")
+    for prefix in (PREFIX, owner.FOLDER):
+        assert not owner.is_left(f"{prefix}{pid}-{began}-{here}-ab")
+        assert owner.is_left(f"{prefix}{pid}-{int(began) + 1}-{here}-ab")
+        assert not owner.is_left(f"{prefix}{pid}-{int(began) + 1}-0123abcd-ab")
+        assert not owner.is_left(f"{prefix}somebody-elses")
+
+
+def test_a_folder_that_a_dead_owner_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    dead = subprocess.Popen([sys.executable, "-c", "pass"])
+    left, other = tmp_path / f"{owner.FOLDER}{owner.mark(dead.pid)}-a", tmp_path / f"{owner.FOLDER}1-2-3-b"
+    dead.wait()
+    for folder in (left, other):
+        (folder / "control").mkdir(parents=True)
+    assert {tmp_path / owner.new_folder(), other} == set(tmp_path.iterdir())

@@ -18,7 +18,7 @@ from typing import IO
 
 from ..jail.removal import remove
 from ..result import TierUnavailable
-from ..starts import PREFIX
+from . import owner
 
 CALL_S = 60.0  # for a container to start and call back
 _LEAVE_S = 10.0  # for it to go by itself
@@ -68,7 +68,7 @@ class Caller:
 
     async def start(self) -> None:
         """Raises TierUnavailable if it does not call back."""
-        self._folder = tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-")
+        self._folder = owner.new_folder()
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as door, tempfile.TemporaryFile() as said:
             door.setblocking(False)
             os.mkdir(f"{self._folder}/control", 0o700)

@@ -18,7 +18,7 @@ from typing import Any
 from ..jail import trees
 from ..limits import Limits
 from ..result import TierUnavailable
-from ..starts import ENVIRONMENT, JAIL, Process, loader, sweep
+from ..starts import ENVIRONMENT, JAIL, Process, loader
 from .caller import RUNS, Caller, beginning
 from .engine import ask, last_line
 
@@ -46,7 +46,6 @@ class Gvisor:
         """Raises TierUnavailable with what is missing and how to get it."""
         if not self._version:
             self._version = await asyncio.to_thread(find_runsc)
-            sweep()
         sandbox = Sandbox(self._version)
         try:
             await sandbox.start()

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from ..limits import MIB, Limits
-from ..starts import ENVIRONMENT, JAIL, Process, loader, sweep
+from ..starts import ENVIRONMENT, JAIL, PREFIX, Process, loader
 from . import owner
 from .caller import RUNS, Caller, beginning
 from .engine import Engine, find, last_line, remove_container, require_image
@@ -71,7 +71,6 @@ class Containers:
             engine = await asyncio.to_thread(find, self.tier)
             await asyncio.to_thread(require_image, engine, self.image)
             await asyncio.to_thread(owner.sweep, engine)
-            sweep()
             self._engine = engine
         container = Container(self._engine, self.image, walls, self.sizes)
         try:
@@ -87,7 +86,7 @@ class Containers:
 
 class Container(Caller):
     def __init__(self, engine: Engine, image: str, walls: str, sizes: Sizes) -> None:
-        super().__init__(f"{owner.mark()}-{secrets.token_hex(6)}")
+        super().__init__(f"{PREFIX}{owner.mark()}-{secrets.token_hex(6)}")
         self._engine, self._image, self._walls, self._sizes = engine, image, walls, sizes
         self.base = "" if walls == "zygote" else RUNS
         self.features = {
