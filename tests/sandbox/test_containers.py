@@ -34,6 +34,7 @@ import threading, time
 for _ in range(30):
     threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
 """
+PLAIN = ("run", "--network=none", "--ulimit=nofile=1024:1024", "--ulimit=nproc=4096:4096")
 _AFTER_S = 30.0  # the engine's own time to remove a container, on a busy machine
 
 
@@ -44,10 +45,12 @@ def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     try:
         find_runsc() if name == "gvisor" else engine.find(name)
         image = "" if name == "gvisor" else images.image_for(name, tmp_path_factory.mktemp("image"))
+        if image:
+            subprocess.run([name, *PLAIN, "--rm", image, "true"], check=True, capture_output=True, timeout=60)
     except TierUnavailable as error:
         pytest.skip(str(error))
     except subprocess.CalledProcessError as error:
-        pytest.skip(f"{name} takes no image: {error.stderr.decode(errors='replace')}")
+        pytest.skip(f"{name} cannot run an image here: {error.stderr.decode(errors='replace')}")
     yield name, image
     if image:
         images.forget(name)
@@ -263,8 +266,9 @@ def test_what_a_dead_owner_left_is_swept_and_nobody_elses(contained: tuple[str, 
     ours = f"{PREFIX}{owner.mark()}-0b"
     known = engine.find(contained[0])
     for name in (theirs, ours):
-        command = ["run", "--detach", "--rm", "--network=none", "--ulimit=nofile=1024:1024", "--ulimit=nproc=4096:4096"]
-        code, _, error = engine.ask(contained[0], *command, f"--name={name}", contained[1], "sleep", "600")
+        code, _, error = engine.ask(
+            contained[0], *PLAIN, "--detach", "--rm", f"--name={name}", contained[1], "sleep", "600"
+        )
         assert code == 0, error
     try:
         assert owner.sweep(known) == [theirs]
