@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
+from .containers import DEFAULT_IMAGE
 from .limits import Limits
 from .probe import explain, probe
 from .remote.cli import add_command, serve
@@ -39,6 +40,8 @@ def _parser() -> argparse.ArgumentParser:
     runs.add_argument("--tier", choices=WALLED)
     runs.add_argument("--stdin", type=Path, help="what the program reads; nothing if not given")
     runs.add_argument("--json", action="store_true", help="print the whole result instead of passing it on")
+    for each in (looks, runs):
+        each.add_argument("--image", default=DEFAULT_IMAGE, help="for tiers with containers; it is never fetched")
     for field in fields(Limits):
         kind = float if field.name.endswith("_s") else int
         runs.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=field.default, metavar="N")
@@ -47,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _probe(options: argparse.Namespace) -> int:
-    found = asyncio.run(probe())
+    found = asyncio.run(probe(options.image))
     print(json.dumps([asdict(each) for each in found]) if options.json else explain(found))
     return 0 if any(each.works for each in found) else 1
 
@@ -56,7 +59,7 @@ def _run(options: argparse.Namespace) -> int:
     code = sys.stdin.read() if options.file == "-" else Path(options.file).read_text(encoding="utf-8")
     stdin = options.stdin.read_bytes() if options.stdin else b""
     limits = Limits(**{field.name: getattr(options, field.name) for field in fields(Limits)})
-    result = run_sync(code, limits=limits, tier=options.tier, stdin=stdin, argv=options.arguments)
+    result = run_sync(code, limits=limits, tier=options.tier, image=options.image, stdin=stdin, argv=options.arguments)
     if options.json:
         print(json.dumps(asdict(result)))
         return 0

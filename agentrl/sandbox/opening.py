@@ -12,6 +12,7 @@ import ssl
 from collections.abc import Sequence
 from pathlib import Path
 
+from .containers import DEFAULT_IMAGE
 from .limits import Limits
 from .pool import SandboxPool
 from .protocol import Pool
@@ -33,6 +34,7 @@ def open_pool(
     preload: str | Sequence[str] = "bare",
     warm: str = "",
     workers: int | None = None,
+    image: str = DEFAULT_IMAGE,
     patience_s: float = 60.0,
     tls: ssl.SSLContext | None = None,
     i_know_this_is_unsafe: bool = False,
@@ -50,6 +52,7 @@ def open_pool(
             started with them.
         warm: a program run once after that. Servers have none.
         workers: fork servers of this machine. Not used with servers, which have their own.
+        image: for tiers whose workers live in containers. Not used with servers.
         patience_s: how long a run may wait for its turn at servers. Not used on this machine.
         tls: for https; the system's authorities if None.
         i_know_this_is_unsafe: has to be said with tier `none`, which is of this machine alone.
@@ -69,6 +72,7 @@ def open_pool(
             preload=preload,
             warm=warm,
             limits=limits,
+            image=image,
             i_know_this_is_unsafe=i_know_this_is_unsafe,
         )
     if tier == "none":

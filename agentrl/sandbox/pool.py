@@ -8,14 +8,15 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
 from .call import call
+from .choice import place_for, processors, tiers_for
 from .collect import collect
+from .containers import DEFAULT_IMAGE
 from .dialogue import Dialogue
 from .inputs import as_bytes, as_files, check_name
 from .jail.order import Mode, Order, encode_payload
@@ -28,7 +29,6 @@ from .surely import surely
 from .verdict import judge
 from .worker import Worker
 
-_AUTOMATIC = ("zygote", "bwrap", "landlock")
 _TRIES = 3  # of what a dying worker keeps from beginning
 
 
@@ -39,7 +39,8 @@ class SandboxPool:
     weaker machine raises TierUnavailable at the start. `workers`: fork servers, one for each processor if None.
     `running`: runs at once. `preload`: modules that every run finds imported, or a set of them: "bare" or
     "scientific" (numpy and sympy, used once). `warm`: a program run once after that.
-    `limits`: the default ones.
+    `limits`: the default ones. `image`: for tiers whose workers live in containers, which are made for
+    `running` runs with these limits; it is never fetched.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class SandboxPool:
         preload: str | Sequence[str] = "bare",
         warm: str = "",
         limits: Limits | None = None,
+        image: str = DEFAULT_IMAGE,
         i_know_this_is_unsafe: bool = False,
     ) -> None:
         for name in (tier or "zygote", minimum):
@@ -63,11 +65,13 @@ class SandboxPool:
             )
         self.limits = limits or Limits()
         self.tier = ""
-        self._wanted = (tier,) if tier else tuple(t for t in _AUTOMATIC if STRENGTH[t] >= STRENGTH[minimum])
+        self._wanted = tiers_for(tier, minimum)
         if tier and STRENGTH[tier] < STRENGTH[minimum] and tier != "none":
             raise ValueError(f"tier {tier!r} is weaker than the minimum {minimum!r}")
-        self._count = workers or _processors()
-        self._room = asyncio.Semaphore(running or 4 * self._count)
+        self._count = workers or processors()
+        self._running = running or 4 * self._count
+        self._room = asyncio.Semaphore(self._running)
+        self._image = image
         self.preload = as_preload(preload, warm)
         self._mending = asyncio.Lock()
         self._names = itertools.count(1)
@@ -100,6 +104,7 @@ class SandboxPool:
     async def _open(self, tier: str) -> None:
         """All workers of this tier, and one run that shows that a run has its walls."""
         self.tier = tier
+        self._place = place_for(tier, self.limits, -(-self._running // self._count), self._image)
         others: list[asyncio.Task[None]] = []
         try:
             await self._add_worker()
@@ -129,7 +134,7 @@ class SandboxPool:
         self.workers.append(await self._new_worker())
 
     async def _new_worker(self) -> Worker:
-        worker = Worker(self.tier, self.preload)
+        worker = Worker(self._place, self.preload)
         await worker.start()
         return worker
 
@@ -242,6 +247,11 @@ class SandboxPool:
         return self._room
 
     def order(self, mode: Mode, limits: Limits, *, show_folder: bool = False) -> Order:
+        """Raises ValueError for limits that this pool was not made for."""
+        if self.workers:
+            self._place.check(limits)
+            if show_folder and not self._place.files:
+                raise ValueError(f"tier {self.tier!r} brings no files back: let the program print what it made")
         return Order(
             mode=mode,
             wall_s=0.0 if mode == "cells" else limits.wall_s,
@@ -366,8 +376,3 @@ class SandboxPool:
             backend=self.tier,
             error=error,
         )
-
-
-def _processors() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1

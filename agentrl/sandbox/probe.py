@@ -10,16 +10,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .containers import CONTAINER_TIERS, DEFAULT_IMAGE
 from .pool import SandboxPool
 from .result import SandboxError
-from .worker import PROGRAMS
+from .starts import PROGRAMS
 
-TRIED = ("zygote", "bwrap", "landlock")
+TRIED = ("zygote", "bwrap", "landlock", *CONTAINER_TIERS)
 
 _MEANING = {
     "zygote": "namespaces, Landlock and a filter of system calls: no file, process or network but its own is seen",
     "bwrap": "bubblewrap's namespaces and our filter of system calls, and an interpreter started for each run: slower",
     "landlock": "Landlock and a filter of system calls, no namespaces: one process without children and sockets",
+    "gvisor": "workers in sandboxes of gVisor, whose kernel stands between the runs and the machine's; slow",
+    "docker": "workers in containers of docker, with one of the first walls inside",
+    "podman": "workers in containers of podman, with one of the first walls inside",
 }
 _SETTINGS = {  # what people turn user namespaces off with
     "/proc/sys/user/max_user_namespaces": ("0", "sysctl -w user.max_user_namespaces=15000"),
@@ -39,12 +43,12 @@ class Finding:
     refused: str = ""  # the step that failed
 
 
-async def probe() -> list[Finding]:
-    """One finding for each tier, the strongest first."""
+async def probe(image: str = DEFAULT_IMAGE) -> list[Finding]:
+    """One finding for each tier: the strongest first, then those that a pool tries only if it is asked to."""
     found = []
     for tier in TRIED:
         try:
-            async with SandboxPool(tier=tier, workers=1) as pool:
+            async with SandboxPool(tier=tier, workers=1, image=image) as pool:
                 found.append(Finding(tier, True, dict(pool.features)))
         except SandboxError as error:
             found.append(Finding(tier, False, refused=str(error)))
@@ -60,7 +64,7 @@ def explain(found: list[Finding]) -> str:
     for each in found:
         lines.append(f"{each.tier:10}{'works' if each.works else 'does not work'}: {_MEANING[each.tier]}")
         lines += [f"{'':10}{word}" for word in (_details(each) if each.works else [each.refused, *_help(each.tier)])]
-    best = next((each.tier for each in found if each.works), None)
+    best = next((each.tier for each in found if each.works and each.tier not in CONTAINER_TIERS), None)
     lines += [
         "",
         f"A pool without a `tier` takes {best!r}." if best else "No tier works here: a pool will refuse to start.",
@@ -70,6 +74,10 @@ def explain(found: list[Finding]) -> str:
 
 def _details(each: Finding) -> list[str]:
     features = each.features
+    if each.tier in CONTAINER_TIERS:
+        return [
+            f"{features['engine']}, image {features.get('image', 'none')}; walls of a run inside: {features['inside']}"
+        ]
     if each.tier == "bwrap":
         user = "" if features.get("own_user") else ", runs have this process's own user outside"
         return [f"bubblewrap {features.get('bwrap')}{user}"]
@@ -89,6 +97,8 @@ def _details(each: Finding) -> list[str]:
 
 
 def _help(tier: str) -> list[str]:
+    if tier in CONTAINER_TIERS:
+        return []  # what is refused there says what to do
     if tier == "landlock":
         return ["It needs Linux 5.13 or newer with `landlock` in the kernel's lsm= list, on x86-64 or ARM64."]
     if tier == "bwrap" and shutil.which("bwrap", path=PROGRAMS) is None:

@@ -9,9 +9,17 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Status = Literal["ok", "error", "timeout", "memory", "output_limit", "signal", "infra_error"]
-Tier = Literal["none", "landlock", "bwrap", "zygote"]
+Tier = Literal["none", "landlock", "bwrap", "zygote", "docker", "podman", "gvisor"]
 
-STRENGTH: Mapping[str, int] = {"none": 0, "landlock": 1, "bwrap": 2, "zygote": 3}
+STRENGTH: Mapping[str, int] = {
+    "none": 0,
+    "landlock": 1,
+    "bwrap": 2,
+    "zygote": 3,
+    "docker": 10,
+    "podman": 10,
+    "gvisor": 11,
+}
 # Those with walls, the strongest first.
 WALLED = tuple(sorted((tier for tier in STRENGTH if tier != "none"), key=lambda tier: -STRENGTH[tier]))
 

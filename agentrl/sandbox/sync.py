@@ -8,6 +8,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
+from .containers import DEFAULT_IMAGE
 from .limits import Limits
 from .opening import open_pool
 from .protocol import PoolSession
@@ -117,11 +118,12 @@ def run_sync(
     minimum: str = "landlock",
     addresses: Sequence[str] | None = None,
     token: str = "",
+    image: str = DEFAULT_IMAGE,
     **arguments: Any,
 ) -> RunResult:
     """One program in a pool of its own, which takes some tenths of a second on this machine. The rest as of `open_pool`
     and, for `arguments`, `SandboxPool.run`.
     """
-    where: dict[str, Any] = {"tier": tier, "minimum": minimum, "addresses": addresses, "token": token}
+    where: dict[str, Any] = {"tier": tier, "minimum": minimum, "addresses": addresses, "token": token, "image": image}
     with SyncSandboxPool(workers=1, limits=limits, **where) as pool:
         return pool.run(code, **arguments)

@@ -5,72 +5,56 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
-import os
 import socket
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from .jail.order import Order
-from .jail.removal import remove
 from .preload import Preload
 from .result import TierUnavailable, WorkerGone, starting
+from .starts import Place, Process
 from .surely import surely
 
-_JAIL = Path(__file__).parent / "jail"
-_START = f"""
-import sys, importlib.util
-spec = importlib.util.spec_from_file_location("sandbox_jail", {str(_JAIL / "__init__.py")!r},
-                                              submodule_search_locations=[{str(_JAIL)!r}])
-sys.modules["sandbox_jail"] = importlib.util.module_from_spec(spec)
-from sandbox_jail.boot import main
-main()
-"""
-PROGRAMS = "/usr/local/bin:/usr/bin:/bin"
-_ENVIRONMENT = {
-    "PATH": PROGRAMS,
-    "HOME": "/work",
-    "TMPDIR": "/tmp",
-    "LANG": "C.UTF-8",
-    "PYTHONDONTWRITEBYTECODE": "1",
-    **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1"),
-}
-_PREFIX = "sandbox-runner-"
 _START_S = 60.0
-_CLEARING_S = 2.0  # for a worker with folders on disk to clear up and end by itself
 
 
 class Worker:
-    """One fork server. `tier` is `zygote`, `bwrap`, `landlock` or `none`."""
+    """One fork server, started in `place` with the strongest walls of those that it has."""
 
-    def __init__(self, tier: str, preload: Preload) -> None:
-        self.tier = tier
+    def __init__(self, place: Place, preload: Preload) -> None:
         self.features: dict[str, Any] = {}
         self.load = 0  # runs that are under way here
         self.alive = False
-        self._ending: asyncio.Future[None] | None = None
-        self._config: dict[str, Any] = {"tier": tier, "preload": list(preload.modules), "warm": preload.warm}
-        self._base = ""
+        self._place = place
+        self._process: Process | None = None  # until it is closed
+        self._ended: Process | None = None
+        self._config: dict[str, Any] = {"preload": list(preload.modules), "warm": preload.warm}
 
     async def start(self) -> None:
-        """Raises TierUnavailable with the step that this machine refuses."""
-        with starting("a worker"):
-            if self.tier != "zygote":
-                _sweep()
-                self._base = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-")
+        """Raises TierUnavailable with the step that this machine refuses, SandboxError without descriptors left."""
+        self._loop = asyncio.get_running_loop()
+        refused: list[str] = []
+        for walls in self._place.walls:
             try:
-                self._spawn()
-            except OSError:
-                remove(self._base) if self._base else None
-                raise
+                self.features = await self._begin(walls)
+            except TierUnavailable as error:
+                refused += [str(error)] if str(error) not in refused else []
+            else:
+                self._place.walls = (walls,)  # all workers of a pool are alike
+                self.alive = True
+                self._loop.add_reader(self._control, self.close)
+                return
+        raise TierUnavailable(f"tier {self._place.tier!r} cannot be had here: {'; '.join(refused)}")
+
+    async def _begin(self, walls: str) -> dict[str, Any]:
+        """The features of a worker that serves from now on."""
+        with starting("a worker"):
+            process = self._process = await self._place.open(walls)
+        self._control = process.control
         try:
-            self._control.send(json.dumps({**self._config, "base": self._base}).encode())
+            config = {**self._config, "tier": walls, "base": process.base}
+            self._control.send(json.dumps(config).encode())
             answer = await asyncio.wait_for(self._loop.sock_recv(self._control, 1 << 16), _START_S)
             said: dict[str, Any] = json.loads(answer or b'{"error": "the process died while starting"}')
         except (OSError, TimeoutError) as error:
@@ -82,26 +66,15 @@ class Worker:
         if "error" in said:
             self.close()
             await self.gone()
-            raise TierUnavailable(f"tier {self.tier!r} cannot be had here: {said['error']}")
-        self.features = said["features"]
-        self.alive = True
-        self._loop.add_reader(self._control, self.close)
-
-    def _spawn(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._control.setblocking(False)
-        command = [sys.executable, "-I", "-X", "utf8", "-c", _START, str(theirs.fileno())]
-        with theirs:
-            self._process = subprocess.Popen(
-                command, pass_fds=[theirs.fileno()], env=_ENVIRONMENT, cwd="/", start_new_session=True,
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            )  # fmt: skip
+            raise TierUnavailable(said["error"])
+        return {**process.features, **said["features"]}
 
     @property
     def pid(self) -> int:
-        """Of the process that the pool started; with namespaces, the fork server is a child of it."""
-        return self._process.pid
+        """Of the first process of those that were started; with namespaces, the fork server is a child of it."""
+        process = self._process or self._ended
+        assert process is not None, "it has not been started"
+        return process.pid
 
     async def send(self, order: Order, descriptors: Sequence[int]) -> None:
         """Raises WorkerGone."""
@@ -116,41 +89,19 @@ class Worker:
             await asyncio.sleep(0.001)  # its queue is full
         raise WorkerGone("the worker process is gone")
 
-    def folder_of(self, order: Order) -> str:
-        return os.path.join(self._base, order.name)
-
     def close(self) -> None:
         """Begins to end the process and with it all its runs. Does not wait; may be called more than once."""
         self.alive = False
-        if self._ending is not None:
+        if self._process is None:
             return
         self._loop.remove_reader(self._control)
         with suppress(OSError):
             self._control.shutdown(socket.SHUT_RDWR)  # a fork of this process may hold it open
         self._control.close()
-        patience = 0 if self.tier == "zygote" else _CLEARING_S
-        thread = ThreadPoolExecutor(1, "sandbox-end")  # its own, so that workers end together and wait for nobody
-        self._ending = self._loop.run_in_executor(thread, self._end, time.monotonic() + patience)
-        thread.shutdown(wait=False)
+        self._process.end()
+        self._process, self._ended = None, self._process
 
     async def gone(self) -> None:
         """After `close`: returns when nothing of it is left, some seconds later at most, even if it is cancelled."""
-        if self._ending is not None:
-            await surely(self._ending)
-
-    def _end(self, deadline: float) -> None:
-        with suppress(subprocess.TimeoutExpired):  # it ends by itself when the socket does, and clears up before
-            self._process.wait(max(0.0, deadline - time.monotonic()))
-        self._process.kill()
-        self._process.wait()
-        if self._base:
-            remove(self._base)
-
-
-def _sweep() -> None:
-    """Removes folders of pools that were killed together with their workers."""
-    for folder in Path(tempfile.gettempdir()).glob(_PREFIX + "*-*"):
-        owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
-        with suppress(OSError):
-            if owner.isdigit() and folder.stat().st_uid == os.geteuid() and not os.path.exists(f"/proc/{owner}"):
-                remove(str(folder))
+        if self._ended is not None:
+            await surely(self._ended.gone())

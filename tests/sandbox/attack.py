@@ -141,7 +141,7 @@ async def complaints(pool: SandboxPool, attack: Attack) -> list[str]:
             wrong.append(f"both outputs are {results[0].stdout!r}")
     elif (got := await reward(pool, attack)) != expect["reward"]:
         wrong.append(f"reward {got}")
-    if running := left_since(before):
+    if running := [each for each in left_since(before) if not kept_by_gvisor(pool, each)]:
         wrong.append(f"left over: {running}")
     if (grown := (psutil.Process().memory_info().rss - rss) >> 20) > expect.get("supervisor_rss_mb", 300):
         wrong.append(f"this process grew by {grown} MB")
@@ -150,6 +150,13 @@ async def complaints(pool: SandboxPool, attack: Attack) -> list[str]:
         wrong.append(f"the pool is broken afterwards: {alive}")
     wrong += await left(pool, before_it)
     return wrong if keep else []
+
+
+def kept_by_gvisor(pool: SandboxPool, process: psutil.Process) -> bool:
+    """Its kernel keeps processes of the machine to run others in: those have nothing of a run, and are held stopped."""
+    with suppress(psutil.NoSuchProcess):
+        return pool.tier == "gvisor" and process.status() == psutil.STATUS_TRACING_STOP
+    return True
 
 
 def _of_run(result: RunResult, expect: dict[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from agentrl.sandbox import Limits, SandboxError, SyncSandboxPool
-from agentrl.sandbox.worker import _ENVIRONMENT
+from agentrl.sandbox.starts import ENVIRONMENT
 from tests.processes import children, left_since, still_running
 from tests.sandbox.conftest import opened
 
@@ -100,7 +100,7 @@ def test_nothing_of_the_worker_is_in_a_run(pool: SyncSandboxPool) -> None:
     code = "import os\nprint(os.listdir('/proc/self/fd'), os.listdir('/tmp'), os.access('/', os.W_OK))"
     assert pool.run(code).stdout == "['0', '1', '2', '3'] [] False\n"  # 3 is the folder that is listed
     names = pool.run("import os\nprint(*os.environ)").stdout.split()
-    assert set(names) <= {*_ENVIRONMENT, "PWD"}
+    assert set(names) <= {*ENVIRONMENT, "PWD"}
 
 
 def test_preloaded_modules_are_there_and_their_loading_is_not_the_programs_time() -> None:

@@ -18,8 +18,9 @@ import pytest
 
 from agentrl.sandbox import SandboxPool, TierUnavailable
 from agentrl.sandbox.cli import main
+from agentrl.sandbox.containers import CONTAINER_TIERS
 from agentrl.sandbox.jail import landlock
-from agentrl.sandbox.worker import PROGRAMS
+from agentrl.sandbox.starts import PROGRAMS
 from tests.sandbox.attack import REPOSITORY
 from tests.sandbox.conftest import refusal
 
@@ -170,7 +171,8 @@ def test_probe_names_each_tier_and_what_a_pool_takes(capsys: pytest.CaptureFixtu
     assert code == 0
     assert "A pool without a `tier` takes" in text
     main(["probe", "--json"])
-    assert [each["tier"] for each in json.loads(capsys.readouterr().out)] == ["zygote", "bwrap", "landlock"]
+    tiers = [each["tier"] for each in json.loads(capsys.readouterr().out)]
+    assert tiers == ["zygote", "bwrap", "landlock", *CONTAINER_TIERS]
 
 
 def test_command_passes_output_and_exit_code_on(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -16,12 +16,14 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn
 
 from . import namespaces, seccomp
 from .alone import Alone
 from .bubblewrap import Bubblewrap
+from .guest import Guest
 from .namespaces import Namespaces
 from .none import NoWalls
 from .server import Server
@@ -42,7 +44,8 @@ def main() -> None:
         if config["tier"] == "bwrap":  # where nothing is forked from this process that could find them loaded
             walls = Bubblewrap(config["base"], config["preload"], config["warm"])
             _work(control, {**config, "preload": [], "warm": ""}, walls, None)
-        _work(control, config, (NoWalls if config["tier"] == "none" else Alone)(config["base"]), None)
+        kinds: dict[str, Callable[[str], Walls]] = {"none": NoWalls, "guest": Guest, "landlock": Alone}
+        _work(control, config, kinds[config["tier"]](config["base"]), None)
     except OSError as error:
         _say(control, {"error": str(error)})
         raise SystemExit(1) from None

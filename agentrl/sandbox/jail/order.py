@@ -15,6 +15,8 @@ DESCRIPTORS = ("channel", "stdin", "stdout", "stderr", "payload")
 FOLDER, READY, BROKEN, DONE = b"O", b"R", b"F", b"D"
 KILL, INTERRUPT = b"K", b"I"  # to the worker: end the run, with the reason; press control-C
 
+_FORMAT = 4  # of marshal: what every Python since 3.4 reads; in a container it may be another than here
+
 Mode = Literal["program", "cells", "call"]
 
 
@@ -68,10 +70,10 @@ def encode_payload(head: dict[str, Any], files: dict[str, bytes]) -> bytes:
 
     `head` holds plain values only. This goes from the pool to a run, and nothing ever comes back this way.
     """
-    return marshal.dumps((head, files))
+    return marshal.dumps((head, files), _FORMAT)
 
 
 def decode_payload(data: bytes) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """The other end is the same Python; this touches the fewest pages that a fork shares with its worker."""
+    """This touches the fewest pages that a fork shares with its worker."""
     payload: tuple[dict[str, Any], dict[str, bytes]] = marshal.loads(data)
     return payload

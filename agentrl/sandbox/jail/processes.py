@@ -31,7 +31,10 @@ class ProcessTable:
 
     def usage(self, roots: Mapping[int, int]) -> dict[int, tuple[int, float]]:
         """(bytes, seconds of processor time) of each root with all its descendants, by pid. `roots`: pidfds by pid."""
-        numbers = {pid: self.number_of(watch) for pid, watch in roots.items()}
+        return self.sums({pid: self.number_of(watch) for pid, watch in roots.items()})
+
+    def sums(self, numbers: Mapping[int, int]) -> dict[int, tuple[int, float]]:
+        """The same where the numbers that this /proc gives to the roots are known. `numbers`: by pid."""
         parents, cpu = self._all()
         children = defaultdict(list)
         for pid, parent in parents.items():

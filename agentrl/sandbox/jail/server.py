@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from .crowd import Snapshot
+from .ends import watch
 from .order import BROKEN, DESCRIPTORS, INTERRUPT, KILL, Ending, Order
 from .walls import Greeting, Walls
 
@@ -29,7 +30,7 @@ _DESCRIPTORS = 6
 class Run:
     order: Order
     pid: int
-    watch: int  # pidfd
+    watch: int  # a descriptor that can be read when it has ended
     channel: socket.socket
     began: float
     killed: str = ""
@@ -100,7 +101,7 @@ class Server:
             channel = socket.socket(fileno=descriptors[0])
             channel.setblocking(False)
             began = math.inf if birth.greeting else time.monotonic()
-            run = Run(order, birth.pid, os.pidfd_open(birth.pid), channel, began, greeting=birth.greeting)
+            run = Run(order, birth.pid, watch(birth.pid), channel, began, greeting=birth.greeting)
             self._runs[run.pid] = run
             for fd in (run.watch, channel.fileno(), *([birth.greeting.fileno()] if birth.greeting else ())):
                 self._listen(fd, run)

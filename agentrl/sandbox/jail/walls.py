@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import resource
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -93,11 +94,10 @@ def set_common_limits() -> None:
         ("RTPRIO", 0),
         ("SIGPENDING", 1024),
     ):
-        _set(getattr(resource, f"RLIMIT_{name}"), value)
+        with suppress(ValueError):  # gVisor lets nobody set some of them, and has nothing that they would limit
+            _set(getattr(resource, f"RLIMIT_{name}"), value)
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(
-        resource.RLIMIT_NOFILE, (most, most)
-    )  # two for each run under way; the runs have their own limit
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # for all runs under way; each has its own limit
 
 
 def set_limits(order: Order) -> None:

@@ -11,6 +11,7 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
+from ..containers import DEFAULT_IMAGE
 from ..limits import Limits
 from ..preload import SETS
 from ..result import WALLED
@@ -26,6 +27,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     serves.add_argument("--token-file", type=Path, help="holds the bearer token; else $SANDBOX_RUNNER_TOKEN does")
     serves.add_argument("--tier", choices=WALLED)
     serves.add_argument("--minimum", choices=WALLED, default="zygote", help="the weakest tier to serve with")
+    serves.add_argument("--image", default=DEFAULT_IMAGE, help="for tiers with containers; it is never fetched")
     serves.add_argument("--workers", type=int, help="fork servers; one for each processor if not given")
     serves.add_argument("--running", type=int, help="runs at once; four for each worker if not given")
     serves.add_argument("--queue", type=int, default=_DEFAULTS.queue, help="requests that may wait; more get a 429")
@@ -69,6 +71,8 @@ def serve(options: argparse.Namespace) -> int:
         minimum=options.minimum,
         workers=workers,
         running=settings.running,
+        limits=settings.ceiling,  # what its containers are made for; each request brings its own
+        image=options.image,
         preload=options.preload if options.preload in SETS else options.preload.split(","),
     )
     asyncio.run(_serve(pool, settings, host.strip("[]"), int(port), _tls(options)))
