@@ -24,7 +24,7 @@ async def test_workers_that_do_not_end_by_themselves_end_together_and_hold_nobod
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """They are stopped and are given time to end until they are let go on; cancelling leaves none of them."""
-    monkeypatch.setattr("agentrl.sandbox.worker._CLEARING_S", 600.0)
+    monkeypatch.setattr("agentrl.sandbox.starts._CLEARING_S", 600.0)
     before = children()
     pool = await SandboxPool(tier="landlock", workers=3).__aenter__()
     servers = [psutil.Process(worker.pid) for worker in pool.workers]
@@ -48,7 +48,7 @@ async def test_workers_that_do_not_end_by_themselves_end_together_and_hold_nobod
 
 
 async def test_a_worker_that_never_ends_by_itself_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentrl.sandbox.worker._CLEARING_S", 0.1)
+    monkeypatch.setattr("agentrl.sandbox.starts._CLEARING_S", 0.1)
     before = children()
     async with SandboxPool(tier="landlock", workers=1) as pool:
         psutil.Process(pool.workers[0].pid).suspend()
