@@ -130,6 +130,8 @@ class Worker:
 
 def _sweep() -> None:
     """Removes folders of pools that were killed together with their workers."""
+    if not os.path.exists(f"/proc/{os.getpid()}"):
+        return  # where there is no /proc, everybody would seem to be dead
     for folder in Path(tempfile.gettempdir()).glob(_PREFIX + "*-*"):
         owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
         with suppress(OSError):
