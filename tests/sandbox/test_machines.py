@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from agentrl.sandbox import SandboxPool, TierUnavailable
+from agentrl.sandbox import SandboxPool, SyncSandboxPool, TierUnavailable
 from agentrl.sandbox.cli import main
 from agentrl.sandbox.containers import CONTAINER_TIERS
 from agentrl.sandbox.jail import landlock
@@ -132,7 +132,9 @@ def test_with_parts_of_proc_covered_runs_are_watched_all_the_same() -> None:
 @needs_both
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="needs root and unshare(1)")
 def test_without_any_proc() -> None:
-    assert said(f"settings = {{}}\n{_OPEN}", in_a_machine_with("umount -l /proc")) == "landlock 42 landlock"
+    with SyncSandboxPool(tier="landlock", workers=1) as ours:
+        assert said(f"settings = {{}}\n{_OPEN}", in_a_machine_with("umount -l /proc")) == "landlock 42 landlock"
+        assert ours.run("print(1)").ok, "the folders of those whom it cannot see are theirs"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")

@@ -324,6 +324,28 @@ async def test_a_stopped_worker_is_the_machines_failure_and_no_verdict() -> None
 
 
 @needs_math_verify
+async def test_a_check_has_its_time_after_everything_was_held_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a virtual machine is: for longer than the limit and all of its extensions."""
+    async with Verifier(limit_s=1.0, workers=1) as verifier:
+        await verifier.ready()
+        (pid,) = verifier.worker_pids()
+        service, held = verifier._running(), []
+        look = service._look_at_clock
+
+        def held_up() -> None:
+            if service._running and not held:
+                held.append(True)
+                time.sleep(5)
+                os.kill(pid, signal.SIGCONT)
+            look()
+
+        monkeypatch.setattr(service, "_look_at_clock", held_up)
+        os.kill(pid, signal.SIGSTOP)
+        assert (await verifier.verify("x+1", "\\boxed{1+x}")).correct
+        assert held
+
+
+@needs_math_verify
 @pytest.mark.slow
 async def test_a_worker_that_dies_again_is_a_failure_and_no_verdict() -> None:
     async with Verifier(limit_s=30, workers=1) as verifier:
