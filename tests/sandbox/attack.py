@@ -197,15 +197,22 @@ async def left(pool: SandboxPool, before: dict[str, set[str]], within: float = 1
 
 def held(pool: SandboxPool) -> dict[str, set[str]]:
     """Descriptors of this process and of the workers by their numbers, IPC objects, files where a run's could be."""
-    workers = [psutil.Process(worker.pid) for worker in pool.workers]
-    servers = {each.pid for worker in workers for each in (worker, *worker.children())}
-    found = {f"descriptors of {pid}": set(os.listdir(f"/proc/{pid}/fd")) for pid in sorted({os.getpid(), *servers})}
+    servers = {worker.pid for worker in pool.workers}
+    if pool.tier == "zygote":
+        servers |= {child.pid for pid in list(servers) for child in psutil.Process(pid).children()}
+    found = {f"descriptors of {pid}": _descriptors(pid) for pid in sorted({os.getpid(), *servers})}
     tables = [Path(f"/proc/sysvipc/{kind}").read_text().splitlines()[1:] for kind in ("shm", "sem", "msg")]
     return {
         **found,
         "IPC objects": {line.split()[1] for table in tables for line in table},
         "files": set(_files_of_runs()),
     }
+
+
+def _descriptors(pid: int) -> set[str]:
+    with suppress(FileNotFoundError):  # it has gone, and what it held with it
+        return set(os.listdir(f"/proc/{pid}/fd"))
+    return set()
 
 
 def _files_of_runs() -> Iterator[str]:

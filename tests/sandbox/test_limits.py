@@ -141,3 +141,11 @@ async def test_what_comes_byte_by_byte_costs_what_it_weighs() -> None:
     assert pipe.take_bytes() == (b"x" * 20_000, False)
     assert used < 100_000
     pipe.close()
+
+
+def test_a_run_whose_first_thread_has_left_has_its_time_and_no_more(pool: SyncSandboxPool) -> None:
+    code = (
+        "import ctypes, threading, time\nthreading.Thread(target=time.sleep, args=(99,)).start()\n"
+        "ctypes.CDLL(None).pthread_exit(None)"
+    )
+    assert pool.run(code, limits=dataclasses.replace(LIMITS, wall_s=0.6)).status == "timeout"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -30,6 +31,7 @@ class Walls:
     processes: list[subprocess.Popen[bytes]]
     features: dict[str, object] = field(default_factory=dict)
     crowd: object = None
+    slow: list[bool] = field(default_factory=list)  # whether a program has not begun, each time it is asked
     left: bool = False
     next_number: set[int] = field(default_factory=set)  # what the next descriptor is to be one of, if any
     tidied: list[str] = field(default_factory=list)
@@ -45,8 +47,11 @@ class Walls:
     def usage(self, runs: dict[int, int]) -> dict[int, tuple[int, float]]:
         return {}
 
-    def overfull(self, order: Order) -> bool:
+    def overfull(self, order: Order, pid: int) -> bool:
         return False
+
+    def unbegun(self, pid: int, watch: int) -> bool:
+        return self.slow.pop(0) if self.slow else False
 
     def tidy(self, order: Order) -> None:
         self.tidied.append(order.name)
@@ -197,3 +202,32 @@ def test_a_word_for_a_run_that_ended_in_the_same_batch_is_not_heard_by_another(
     scene.server.serve()
     assert scene.walls.left
     assert [ending is not None and ending.killed for ending in scene.endings()] == [""] * ENDED + ["cancelled"]
+
+
+def test_the_time_of_a_program_that_has_not_begun_does_not_run(scene: Scene) -> None:
+    """Its walls took longer than it may: it is asked twice, and has its whole time after that."""
+    scene.walls.slow = [True, True]
+    ends: list[float] = []
+
+    def wait() -> list[tuple[int, int]]:
+        (run,) = scene.server._runs.values()
+        ends.append(run.began)
+        if run.killed:
+            scene.control.close()
+            return [(scene.theirs.fileno(), 1)]
+        time.sleep(0.02)
+        return []
+
+    class Forever(list[Batch]):
+        def pop(self, place: int = 0) -> Batch:  # type: ignore[override]
+            return super().pop(place) if self else wait
+
+    scene.order(wall_s=0.05)
+    scene.server._poll = Script(Forever([scene.ordered]))  # type: ignore[assignment]
+    scene.server.serve()
+    assert len(set(ends)) == 3
+    assert scene.walls.slow == []
+    (ending,) = scene.endings()
+    assert ending is not None
+    assert ending.killed == "wall"
+    assert ending.wall_s >= 0.05

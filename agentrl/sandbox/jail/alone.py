@@ -91,6 +91,9 @@ class Alone:
     def tidy(self, order: Order) -> None:
         remove(f"{self._base}/{order.name}")
 
+    def unbegun(self, pid: int, watch: int) -> bool:
+        return self._table is not None and self._table.unfiltered(pid)
+
     def overfull(self, order: Order, pid: int) -> bool:
         folder = f"{self._base}/{order.name}"
         held = held_by(self._proc, pid, folder) if self._table else (0, 0)

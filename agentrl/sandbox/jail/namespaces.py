@@ -98,6 +98,9 @@ class Namespaces:
     def tidy(self, order: Order) -> None:
         """All that a run had is gone with its namespaces."""
 
+    def unbegun(self, pid: int, watch: int) -> bool:
+        return self._table is not None and self._table.unfiltered(self._table.number_of(watch))
+
     def overfull(self, order: Order, pid: int) -> bool:
         return False  # its file system has just that size
 

@@ -58,6 +58,9 @@ class NoWalls:
             os.unlink(note)
         remove(f"{self._base}/{order.name}")
 
+    def unbegun(self, pid: int, watch: int) -> bool:
+        return False
+
     def overfull(self, order: Order, pid: int) -> bool:
         return exceeds(f"{self._base}/{order.name}", order.disk_bytes, order.files)
 

@@ -46,6 +46,10 @@ class ProcessTable:
         stat = self._read(f"{pid}/stat")
         return self._resident(pid), self._fields(stat)[1] if stat else 0.0
 
+    def unfiltered(self, pid: int) -> bool:
+        """Whether a process is known to have no filter of system calls yet."""
+        return b"\nSeccomp:\t0\n" in self._read(f"{pid}/status")
+
     def own_times(self) -> tuple[dict[int, int], dict[int, float]]:
         """Parent of every process, and the processor time of its own threads."""
         parents, cpu = {}, {}

@@ -181,7 +181,13 @@ class Server:
             self._look_at = time.monotonic() + max(_LOOK_EVERY, _REST * (time.thread_time() - began))
 
     def _late(self, run: Run) -> None:
-        """Its time is over. Whose fault that was is looked for once, before it is gone."""
+        """Its time is over. Whose fault that was is looked for once, before it is gone.
+
+        If its program has not begun, its time has not: the pool bounds how long walls may take.
+        """
+        if not run.killed and self._walls.unbegun(run.pid, run.watch):
+            run.began = time.monotonic()
+            return
         if not run.killed and self._walls.crowd:
             run.waited_s = self._walls.crowd.waited(run.watch, run.order.wall_s, run.cpu_s, run.crowd)
         self._kill(run, "crowded" if run.waited_s else "wall")

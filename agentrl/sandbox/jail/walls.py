@@ -36,6 +36,9 @@ class Walls(Protocol):
     def tidy(self, order: Order) -> None:
         """In the worker, when the run has ended: removes what it may have left."""
 
+    def unbegun(self, pid: int, watch: int) -> bool:
+        """Whether the program of a run is known not to have begun: its last wall does not stand. `watch`: its pidfd."""
+
     def overfull(self, order: Order, pid: int) -> bool:
         """Whether the run has more on disk than it may, where nothing else prevents that. `pid`: its first process."""
 
