@@ -54,6 +54,12 @@ class _Held:
     adopted: bool = False
     begun: bool = False  # what is in its folders is its own doing
 
+    def has_begun(self) -> bool:
+        """Whether its program has: the first process says so, last of all."""
+        with suppress(OSError):
+            self.begun = self.begun or bool(self.greeting.recv(1, socket.MSG_DONTWAIT))
+        return self.begun
+
 
 class Bubblewrap:
     def __init__(self, base: str, preload: Sequence[str] = (), warm: str = "") -> None:
@@ -225,12 +231,13 @@ class Bubblewrap:
                     os.kill(pid, signal.SIGKILL)
                     os.waitpid(pid, 0)
 
+    def unbegun(self, pid: int, watch: int) -> bool:
+        return not next(held for held in self._held.values() if held.pid == pid).has_begun()
+
     def overfull(self, order: Order, pid: int) -> bool:
         """Each folder has its size from the kernel; their sum, and the number of files, are looked at."""
         held = self._held[order.name]
-        with suppress(OSError):
-            held.begun = held.begun or bool(held.greeting.recv(1, socket.MSG_DONTWAIT))
-        if not held.begun:
+        if not held.has_begun():
             return False
         found = [os.fstatvfs(folder) for folder in held.folders]
         used = sum((each.f_blocks - each.f_bfree) * each.f_frsize for each in found)

@@ -107,6 +107,9 @@ class Guest:
         with suppress(OSError):
             os.rmdir(folder)
 
+    def unbegun(self, pid: int, watch: int) -> bool:
+        return False  # nobody can tell here
+
     def overfull(self, order: Order, pid: int) -> bool:
         return False  # its file system has just that size
 
