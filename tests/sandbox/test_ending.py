@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from agentrl.sandbox import SandboxError, SandboxPool, SyncSandboxPool
+from agentrl.sandbox.starts import Child
 from agentrl.sandbox.surely import surely
-from agentrl.sandbox.worker import Worker
 from tests.processes import children, left_since
 from tests.sandbox.conftest import opened
 from tests.sandbox.test_deaths import server_of
@@ -112,16 +112,16 @@ def test_a_new_worker_that_dies_while_starting_is_not_the_last_one(
 ) -> None:
     for pool in opened("landlock"):
         left = [deaths]
-        spawn = Worker._spawn
+        spawn = Child._spawn
 
-        def dying(worker: Worker, left: list[int] = left, spawn: Callable[[Worker], None] = spawn) -> None:
-            spawn(worker)
+        def dying(child: Child, left: list[int] = left, spawn: Callable[[Child], None] = spawn) -> None:
+            spawn(child)
             if left[0]:
                 left[0] -= 1
-                worker._process.kill()
+                child._process.kill()
 
         psutil.Process(pool.pool.workers[0].pid).kill()
-        monkeypatch.setattr(Worker, "_spawn", dying)
+        monkeypatch.setattr(Child, "_spawn", dying)
         assert pool.run("print(1)").status == status
         monkeypatch.undo()
         assert pool.run("print(1)").ok
