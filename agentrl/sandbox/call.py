@@ -22,14 +22,14 @@ _DEEPEST = 120  # levels; the sandbox's side refuses sooner
 async def call(pool: SandboxPool, head: Mapping[str, Any], files: Mapping[str, bytes], limits: Limits) -> CallResult:
     """`head`: `code`, `function` and `arguments`, which is JSON of positional and named ones."""
     payload = encode_payload(dict(head), dict(files))
-    async with pool.room:
+    async with pool.place(limits):
         reader, writer = os.pipe()
         answer = CappedPipe(reader, limits.output_bytes, lambda: None, lambda: None)
         try:
             try:
                 live = await pool.launch(pool.order("call", limits), limits, payload, spare=writer)
             except SandboxError as error:
-                return CallResult(None, RunResult("infra_error", tier=pool.tier, backend=pool.tier, error=str(error)))
+                return CallResult(None, pool.no_run(error))
             finally:
                 os.close(writer)
             try:

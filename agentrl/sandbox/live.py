@@ -6,27 +6,40 @@ import asyncio
 import fcntl
 import os
 import socket
+import time
+from collections.abc import Sequence
 from contextlib import suppress
+from typing import Protocol
 
 from .jail.order import BROKEN, DONE, INTERRUPT, KILL, READY, Ending, Order
 from .streams import CappedPipe
-from .worker import Worker
 
 _START_S = 20.0  # for the walls of one run to stand
 _GRACE_S = 5.0  # after which a worker that should have ended a run is taken for dead
 _SEALS = 0b1111  # no writing, growing, shrinking, and no other seals
 
 
+class Taker(Protocol):
+    """Who takes orders: a worker, or the keeper of a session."""
+
+    load: int  # runs that are under way there
+
+    async def send(self, order: Order, descriptors: Sequence[int]) -> None:
+        """Raises SandboxError if it is gone."""
+
+
 class LiveRun:
     """Call `start`, then await `done`. `close` ends it at any time and frees all it holds."""
 
-    def __init__(self, worker: Worker, order: Order, output_cap: int) -> None:
+    def __init__(self, worker: Taker, order: Order, output_cap: int) -> None:
         self.worker = worker
         self.order = order
         self.overflowed = False
         self.trouble = ""  # why there is no ending: the sandbox failed
         self.ending: Ending | None = None
         self.folder: int | None = None  # directory descriptor, if the order asked for it
+        self.began = time.monotonic()
+        self.ready_s = 0.0  # from then until the walls stood
         self._loop = asyncio.get_running_loop()
         self.done: asyncio.Future[None] = self._loop.create_future()
         self.ready: asyncio.Future[None] = self._loop.create_future()
@@ -88,6 +101,7 @@ class LiveRun:
         if kind == READY:
             self.folder = descriptors[0] if descriptors else None
             self._set_timer()
+            self.ready_s = time.monotonic() - self.began
             if not self.ready.done():
                 self.ready.set_result(None)
         elif kind == BROKEN:

@@ -6,20 +6,25 @@ In: programs and limits. Out: results. Verdicts are formed here, in the caller's
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any
 
+from .bounds import Gate, Place
 from .call import call
 from .collect import collect
 from .inputs import as_bytes, as_files, check_name
 from .jail.order import Mode, Order, encode_payload
 from .limits import Limits
-from .live import LiveRun
+from .live import LiveRun, Taker
+from .metrics import Meter, Metrics
 from .result import STRENGTH, CallResult, RunResult, SandboxError, TierUnavailable
 from .session import Session
 from .verdict import judge
@@ -33,7 +38,9 @@ class SandboxPool:
 
     `tier`: which isolation, or None for the strongest that works here. `minimum`: the weakest that is accepted; a
     weaker machine raises TierUnavailable at the start. `workers`: fork servers, one for each processor if None.
-    `running`: runs at once. `preload`: modules that every run finds imported; `warm`: a program run once after that.
+    `running`: runs at once. `sessions`: sessions at once, shells too; None for any number. `starting`: runs and sessions
+    whose walls are being built. `memory_bytes`, `processes`: for all that lives together, as the sums of their limits;
+    who does not fit waits. `preload`: modules that every run finds imported; `warm`: a program run once after that.
     `limits`: the default ones.
     """
 
@@ -44,6 +51,10 @@ class SandboxPool:
         minimum: str = "landlock",
         workers: int | None = None,
         running: int | None = None,
+        sessions: int | None = None,
+        starting: int | None = None,
+        memory_bytes: int | None = None,
+        processes: int | None = None,
         preload: Sequence[str] = (),
         warm: str = "",
         limits: Limits | None = None,
@@ -62,7 +73,12 @@ class SandboxPool:
         if tier and STRENGTH[tier] < STRENGTH[minimum] and tier != "none":
             raise ValueError(f"tier {tier!r} is weaker than the minimum {minimum!r}")
         self._count = workers or _processors()
-        self._room = asyncio.Semaphore(running or 4 * self._count)
+        self._gate = Gate(memory_bytes, processes)
+        self._room = self._gate.bound("runs", running or 4 * self._count)
+        self._seats = self._gate.bound("sessions", sessions)
+        self._starts = asyncio.Semaphore(starting or 4 * self._count)
+        self._starting = 0
+        self.meter = Meter()
         self._preload, self._warm = tuple(preload), warm
         self._mending = asyncio.Lock()
         self._names = itertools.count(1)
@@ -88,6 +104,7 @@ class SandboxPool:
         self._closed = True
         for worker in self.workers:
             worker.close()
+        self._gate.open_wide()
         for live in self._lives:
             live.give_up("the pool was closed")
 
@@ -99,7 +116,7 @@ class SandboxPool:
             await self._add_worker()
             others = [asyncio.create_task(self._add_worker()) for _ in range(self._count - 1)]
             await asyncio.gather(*others)
-            tried = await self.run("print(6 * 7)", limits=Limits())
+            tried = await self._try()
         except BaseException:
             for task in others:
                 task.cancel()
@@ -109,6 +126,14 @@ class SandboxPool:
         if tried.stdout != "42\n":
             self._drop_workers()
             raise TierUnavailable(f"tier {tier!r} cannot be had here: {tried.error or tried.stderr}")
+
+    async def _try(self) -> RunResult:
+        plain = Limits()
+        most = {name: min(most, getattr(plain, name)) for name, most in self._gate.most.items()}
+        limits = dataclasses.replace(plain, **most)
+        tried = await self.run("print(6 * 7)", limits=limits)
+        self.meter = Meter()
+        return tried
 
     def _drop_workers(self) -> None:
         for worker in self.workers:
@@ -175,11 +200,11 @@ class SandboxPool:
         wanted = [check_name(name) for name in collect_files]
         payload = encode_payload(head, as_files(files))
         order = self.order("program", limits, show_folder=bool(wanted))
-        async with self._room:
+        async with self.place(limits):
             try:
                 live = await self.launch(order, limits, payload, as_bytes(stdin))
             except SandboxError as error:
-                return RunResult("infra_error", tier=self.tier, backend=self.tier, error=str(error))
+                return self.no_run(error)
             try:
                 await live.done
                 return self.result(live, limits, wanted)
@@ -195,7 +220,7 @@ class SandboxPool:
     ) -> Session:
         """A stateful session: `async with pool.session() as session: await session.run(cell)`.
 
-        It is not counted among the runs at once. After `idle_s` seconds without a cell it ends.
+        It is not counted among the runs at once, but among the `sessions`. After `idle_s` seconds without a cell it ends.
         """
         return Session(self, limits or self.limits, as_files(files), idle_s)
 
@@ -219,16 +244,43 @@ class SandboxPool:
         head = {"code": code, "function": function, "arguments": given}
         return await call(self, head, as_files(files), limits or self.limits)
 
-    @property
-    def room(self) -> asyncio.Semaphore:
-        """Of the runs at once."""
-        return self._room
+    @asynccontextmanager
+    async def place(self, limits: Limits) -> AsyncIterator[None]:
+        """Among the runs at once. Raises ValueError for limits that the whole pool does not have."""
+        began = time.monotonic()
+        async with self._room.inside_of(limits):
+            self.meter.took("queue", time.monotonic() - began)
+            yield
 
-    def order(self, mode: Mode, limits: Limits, *, show_folder: bool = False) -> Order:
+    async def place_for_session(self, limits: Limits) -> Place:
+        """To be left by the caller. Raises ValueError for limits that the whole pool does not have."""
+        return await self._seats.enter(limits)
+
+    def place_for_fork(self, limits: Limits) -> Place:
+        """Raises SandboxError if there is none: who has a session and waits for another may wait for ever."""
+        return self._seats.enter_at_once(limits)
+
+    def metrics(self) -> Metrics:
+        """What the pool has done since it was opened, and does now."""
+        return Metrics(
+            runs=dict(self.meter.runs),
+            cells=dict(self.meter.cells),
+            kills=dict(self.meter.kills),
+            latency={phase: each.summary() for phase, each in self.meter.phases.items()},
+            running=self._room.inside,
+            sessions=self._seats.inside,
+            waiting=self._room.in_line + self._seats.in_line,
+            starting=self._starting,
+            memory_bytes=self._gate.used["memory_bytes"],
+            processes=self._gate.used["processes"],
+        )
+
+    def order(self, mode: Mode, limits: Limits, *, show_folder: bool = False, source: str = "") -> Order:
+        stays = mode in ("cells", "branch", "keeper")
         return Order(
             mode=mode,
-            wall_s=0.0 if mode == "cells" else limits.wall_s,
-            cpu_s=0.0 if mode == "cells" else limits.cpu_s,
+            wall_s=0.0 if stays else limits.wall_s,
+            cpu_s=limits.cpu_s,
             address_bytes=limits.address_bytes,
             memory_bytes=limits.memory_bytes,
             processes=limits.processes,
@@ -237,13 +289,39 @@ class SandboxPool:
             open_files=limits.open_files,
             show_folder=show_folder,
             name=f"run-{next(self._names)}",
+            source=source,
         )
 
     async def launch(
-        self, order: Order, limits: Limits, payload: bytes, stdin: bytes = b"", spare: int | None = None
+        self,
+        order: Order,
+        limits: Limits,
+        payload: bytes,
+        stdin: bytes = b"",
+        spare: int | None = None,
+        worker: Taker | None = None,
     ) -> LiveRun:
-        """A started run on the worker with the least to do; give it to `release`. Raises SandboxError if it fails."""
-        worker = await self._pick()
+        """A started run; give it to `release`. On the worker with the least to do, if none is named. It counts as
+        starting until its walls stand. Raises SandboxError if it fails.
+        """
+        await self._starts.acquire()
+        try:
+            live = await self._launch(order, limits, payload, stdin, spare, worker)
+        except BaseException:
+            self._starts.release()
+            raise
+        self._starting += 1
+        live.ready.add_done_callback(self._started)
+        return live
+
+    def _started(self, _: object) -> None:
+        self._starting -= 1
+        self._starts.release()
+
+    async def _launch(
+        self, order: Order, limits: Limits, payload: bytes, stdin: bytes, spare: int | None, worker: Taker | None
+    ) -> LiveRun:
+        worker = worker or await self._pick()
         live = LiveRun(worker, order, limits.output_bytes)
         worker.load += 1
         try:
@@ -282,6 +360,24 @@ class SandboxPool:
 
     def result(self, live: LiveRun, limits: Limits, wanted: Sequence[str] = ()) -> RunResult:
         """What a run came to. If it has not ended, that is the sandbox's failure."""
+        began = time.monotonic()
+        result = self._result(live, limits, wanted)
+        self.meter.took("collect", time.monotonic() - began)
+        if live.ready_s:
+            self.meter.took("start", live.ready_s)
+            self.meter.took("run", max(0.0, began - live.began - live.ready_s))
+        if reason := "output" if live.overflowed else live.ending.killed if live.ending else "":
+            self.meter.kill(reason)
+        if live.order.mode in ("program", "call"):
+            self.meter.run(result.status)
+        return result
+
+    def no_run(self, error: SandboxError) -> RunResult:
+        """What a run came to that could not be started."""
+        self.meter.run("infra_error")
+        return RunResult("infra_error", tier=self.tier, backend=self.tier, error=str(error))
+
+    def _result(self, live: LiveRun, limits: Limits, wanted: Sequence[str]) -> RunResult:
         stdout, cut_out = live.stdout.take()
         stderr, cut_err = live.stderr.take()
         if live.ending is None:

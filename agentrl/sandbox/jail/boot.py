@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 from . import namespaces, seccomp
 from .alone import Alone
+from .keeper import start
 from .namespaces import Namespaces
 from .none import NoWalls
 from .server import Server
@@ -56,7 +57,7 @@ def _work(control: socket.socket, config: dict[str, Any], walls: Walls, alive: i
         os._exit(1)
     _say(control, {"features": walls.features, "pid": os.getpid(), "threads": threading.active_count()})
     with suppress(BaseException):
-        Server(control, walls, alive).serve()
+        Server(control, walls, alive, start).serve()
     os._exit(0)
 
 

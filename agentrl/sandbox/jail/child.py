@@ -7,6 +7,7 @@ import socket
 import sys
 from typing import Any, NoReturn
 
+from .branch import fresh_randomness
 from .cells import answer_call, serve_cells
 from .order import BROKEN, READY, Order, decode_payload
 from .program import run_command, run_program
@@ -26,7 +27,7 @@ def become(order: Order, descriptors: list[int], walls: Walls) -> NoReturn:
         unwritten = _write_files(folder, files)
         shown = [os.open(folder, os.O_RDONLY | os.O_DIRECTORY)] if order.show_folder else []
         sys.path.insert(0, folder)
-        _fresh_randomness()
+        fresh_randomness()
         walls.shut()
         socket.send_fds(channel, [READY], shown)
     except BaseException as error:
@@ -89,10 +90,3 @@ def _write_files(folder: str, files: dict[str, bytes]) -> str:
     except OSError as error:
         return str(error)
     return ""
-
-
-def _fresh_randomness() -> None:
-    """Python's own generator is seeded anew at each fork; numpy's is not."""
-    numpy: Any = sys.modules.get("numpy")
-    if numpy is not None and "numpy.random" in sys.modules:
-        numpy.random.seed(int.from_bytes(os.urandom(4), "little"))

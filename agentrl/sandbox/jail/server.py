@@ -12,14 +12,16 @@ import select
 import signal
 import socket
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import NoReturn
 
 from .child import become
-from .order import BROKEN, INTERRUPT, KILL, Ending, Order
+from .order import BROKEN, INTERRUPT, KILL, MARK, Ending, Order
 from .walls import Walls
 
-_LOOK_EVERY = 0.03  # seconds between looks at what long runs use
+LOOK_EVERY = 0.03  # seconds between looks at what long runs use
 _REST = 9  # times what a look took, so that looking never takes more than a tenth of a processor
 _DESCRIPTORS = 6
 
@@ -34,12 +36,19 @@ class Run:
     killed: str = ""
     peak: int = 0  # bytes
     cpu_s: float = 0.0  # as far as it was watched
+    marked_s: float = 0.0  # of it, what was used before the cell that is under way
+    marked: bool = False  # a cell has begun since the last look
     ended: bool = False
 
 
+Start = Callable[[Order, list[int], Walls], NoReturn]
+
+
 class Server:
-    def __init__(self, control: socket.socket, walls: Walls, alive: int | None) -> None:
-        """`alive`: a descriptor that reads end-of-file when this worker should end, besides `control`."""
+    def __init__(self, control: socket.socket, walls: Walls, alive: int | None, start: Start = become) -> None:
+        """`alive`: a descriptor that reads end-of-file when this worker should end, besides `control`. `start`: what a
+        new process does."""
+        self._start = start
         self._control = control
         self._walls = walls
         self._poll = select.epoll()
@@ -49,6 +58,7 @@ class Server:
         self._alive = alive
         self._runs: dict[int, Run] = {}  # by pid
         self._by_fd: dict[int, Run] = {}  # by pidfd and by channel
+        self._others: dict[int, Callable[[], None]] = {}  # what else is listened to
         self._look_at = 0.0
 
     def serve(self) -> None:
@@ -60,6 +70,8 @@ class Server:
                 if fd == self._alive or (fd == self._control.fileno() and not self._take_order()):
                     self._end_all()
                     return
+                if run is None and fd in self._others:
+                    self._others[fd]()
                 if run is None or self._by_fd.get(fd) is not run:
                     continue
                 if fd == run.watch:
@@ -74,13 +86,16 @@ class Server:
             return -1
         now = time.monotonic()
         ends = [run.began + run.order.wall_s for run in self._runs.values() if run.order.wall_s]
-        return max(0.0, min(_LOOK_EVERY, *(end - now for end in ends)) if ends else _LOOK_EVERY)
+        return max(0.0, min(LOOK_EVERY, *(end - now for end in ends)) if ends else LOOK_EVERY)
 
     def _take_order(self) -> bool:
         data, descriptors, _, _ = socket.recv_fds(self._control, 1 << 16, _DESCRIPTORS)
         if not data:
             return False
-        order = Order.decode(data)
+        self._begin(Order.decode(data), descriptors)
+        return True
+
+    def _begin(self, order: Order, descriptors: list[int]) -> None:
         channel = socket.socket(fileno=descriptors[0])
         try:
             pid = self._walls.fork()
@@ -91,16 +106,19 @@ class Server:
         else:
             if pid == 0:
                 channel.detach()
-                become(order, descriptors, self._walls)
-            channel.setblocking(False)
-            run = Run(order, pid, os.pidfd_open(pid), channel, time.monotonic())
-            self._runs[pid] = run
-            for fd in (run.watch, channel.fileno()):
-                self._by_fd[fd] = run
-                self._poll.register(fd, select.EPOLLIN)
+                self._start(order, descriptors, self._walls)
+            self._register(order, pid, channel)
         for fd in descriptors[1:]:
             os.close(fd)
-        return True
+
+    def _register(self, order: Order, pid: int, channel: socket.socket) -> Run:
+        channel.setblocking(False)
+        run = Run(order, pid, os.pidfd_open(pid), channel, time.monotonic())
+        self._runs[pid] = run
+        for fd in (run.watch, channel.fileno()):
+            self._by_fd[fd] = run
+            self._poll.register(fd, select.EPOLLIN)
+        return run
 
     def _hear(self, run: Run) -> None:
         """A word from the pool, or its silence: then the run ends, or if it has ended its folder may go."""
@@ -115,6 +133,8 @@ class Server:
                 self._forget(run)
         elif word[:1] == INTERRUPT:
             os.kill(run.pid, signal.SIGINT)
+        elif word[:1] == MARK:
+            run.marked, self._look_at = True, 0.0
         else:
             self._kill(run, word[1:].decode() if word[:1] == KILL else "cancelled")
             if not word:
@@ -131,27 +151,29 @@ class Server:
             age = now - run.began
             if run.order.wall_s and age >= run.order.wall_s:
                 self._kill(run, "wall")
-            elif age > _LOOK_EVERY:
+            elif age > LOOK_EVERY and run.order.mode != "keeper":  # which looks at its own
                 older[run.pid] = run.watch
         if older and now >= self._look_at:
             usage = self._walls.usage(older)
             for pid in older:
                 self._judge(self._runs[pid], *usage.get(pid, (0, 0.0)))
             done = time.monotonic()
-            self._look_at = done + max(_LOOK_EVERY, _REST * (done - now))
+            self._look_at = done + max(LOOK_EVERY, _REST * (done - now))
 
     def _judge(self, run: Run, memory: int, cpu_s: float) -> None:
         run.peak, run.cpu_s = max(run.peak, memory), max(run.cpu_s, cpu_s)
         if memory > run.order.memory_bytes:
             self._kill(run, "memory")
-        elif run.order.cpu_s and cpu_s > run.order.cpu_s:
+        elif run.order.cpu_s and cpu_s - run.marked_s > run.order.cpu_s:
             self._kill(run, "cpu")
         elif self._walls.overfull(run.order):
             self._kill(run, "disk")
+        if run.marked:
+            run.marked, run.marked_s = False, run.cpu_s
 
     def _ended(self, run: Run) -> None:
         """Its processes are gone: the kernel ends a process namespace before its first process can be waited for."""
-        _, status, used = os.wait4(run.pid, 0)
+        status, used = self._wait_for(run)
         wall_s = time.monotonic() - run.began
         run.ended = True
         del self._runs[run.pid], self._by_fd[run.watch]
@@ -162,6 +184,10 @@ class Server:
         if run.order.show_folder and run.killed != "cancelled":
             return  # the pool still reads the folder; it closes the channel when it has
         self._forget(run)
+
+    def _wait_for(self, run: Run) -> tuple[int, resource.struct_rusage]:
+        _, status, used = os.wait4(run.pid, 0)
+        return status, used
 
     def _stop_hearing(self, run: Run) -> None:
         if self._by_fd.pop(run.channel.fileno(), None):

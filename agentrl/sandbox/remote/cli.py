@@ -13,7 +13,8 @@ from pathlib import Path
 
 from ..limits import Limits
 from ..result import STRENGTH
-from .server import SandboxServer, ServedPool, ServerSettings
+from ..pool import SandboxPool
+from .server import SandboxServer, ServerSettings
 
 _TIERS = [tier for tier in STRENGTH if tier in ("zygote", "landlock")]
 _DEFAULTS = ServerSettings(token="", running=1)
@@ -62,7 +63,7 @@ def serve(options: argparse.Namespace) -> int:
         drain_s=options.drain_s,
         ceiling=Limits(**{limit.name: getattr(options, f"max_{limit.name}") for limit in fields(Limits)}),
     )
-    pool = ServedPool(
+    pool = SandboxPool(
         starting=settings.starting,
         tier=options.tier,
         minimum=options.minimum,
@@ -74,7 +75,7 @@ def serve(options: argparse.Namespace) -> int:
     return 0
 
 
-async def _serve(pool: ServedPool, settings: ServerSettings, host: str, port: int, tls: ssl.SSLContext | None) -> None:
+async def _serve(pool: SandboxPool, settings: ServerSettings, host: str, port: int, tls: ssl.SSLContext | None) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
