@@ -35,7 +35,8 @@ class Metrics:
     `runs`: programs, commands and calls by status. `cells`: of sessions and commands of shells, by status. `kills`: what
     was ended, by reason: `wall`, `cpu`, `memory`, `disk`, `output`, and `session` for one that answered nonsense or
     could not be interrupted. `latency`, by phase: `queue` until there was a place, `start` until the walls stood, `run`
-    from then to the end, `collect` for taking what came of it. `running`, `sessions`, `waiting`, `starting`: now.
+    from then to the end, `collect` for taking what came of it. `running`, `cells_running`, `sessions`, `waiting`,
+    `starting`: now.
     `memory_bytes`, `processes`: the sums of the limits of all that lives now.
     """
 
@@ -44,6 +45,7 @@ class Metrics:
     kills: Mapping[str, int]
     latency: Mapping[str, Latency]
     running: int
+    cells_running: int
     sessions: int
     waiting: int
     starting: int
@@ -84,6 +86,7 @@ class Meter:
         self.runs: Counter[str] = Counter()
         self.cells: Counter[str] = Counter()
         self.kills: Counter[str] = Counter()
+        self.cells_running = 0
         self.phases = {phase: Histogram() for phase in PHASES}
 
     def run(self, status: str) -> None:

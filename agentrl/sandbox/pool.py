@@ -268,6 +268,7 @@ class SandboxPool:
             kills=dict(self.meter.kills),
             latency={phase: each.summary() for phase, each in self.meter.phases.items()},
             running=self._room.inside,
+            cells_running=self.meter.cells_running,
             sessions=self._seats.inside,
             waiting=self._room.in_line + self._seats.in_line,
             starting=self._starting,

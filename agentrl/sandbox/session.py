@@ -52,11 +52,13 @@ class Session:
         self._socket: socket.socket | None = None
         self._idle: asyncio.TimerHandle | None = None
         self._marked = 0.0
-        self._cell_runs = False
+        self._cell_runs = self._forked = False
         self._turn = asyncio.Lock()
 
     async def __aenter__(self) -> Session:
         """Waits for a place among the pool's sessions. Raises SandboxError if there is no worker for it."""
+        if self._forked:
+            return self
         self._place = await self.pool.place_for_session(self.limits)
         try:
             if self.pool.features.get("forks"):
@@ -115,6 +117,7 @@ class Session:
                 self._marked = began
                 live.tell(MARK)
             self._cell_runs = True
+            self.pool.meter.cells_running += 1
             try:
                 said, late = await self._ask(live, _framed(cell), wall_s or self.limits.wall_s)
                 result = await self._judge(said, late, time.monotonic() - began)
@@ -123,6 +126,7 @@ class Session:
                 raise
             finally:
                 self._cell_runs = False
+                self.pool.meter.cells_running -= 1
             self.pool.meter.cell(result.status)
             return result
 
@@ -155,7 +159,7 @@ class Session:
                 if keeping is None:
                     raise SandboxError(f"a session of tier {self.pool.tier!r} cannot be forked here: only of `zygote`")
                 branch._place = self.pool.place_for_fork(self.limits)
-                branch._keeping = keeping
+                branch._keeping, branch._forked = keeping, True
                 order = self.pool.order("branch", self.limits, source=live.order.name)
                 await branch._begin(order, b"")
                 await self._split(live, branch)

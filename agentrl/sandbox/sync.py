@@ -108,6 +108,17 @@ class SyncSession:
         """As `Session.run`."""
         return self._pool.wait_for(self._session.run(cell, wall_s=wall_s))
 
+    def fork(self) -> SyncSession:
+        """As `Session.fork`."""
+        return SyncSession(self._pool, self._pool.wait_for(self._session.fork()))
+
+    def close(self) -> None:
+        """As `Session.close`."""
+        self._pool.wait_for(self._closed())
+
+    async def _closed(self) -> None:
+        self._session.close()
+
 
 def run_sync(code: str, *, limits: Limits | None = None, tier: str | None = None, **arguments: Any) -> RunResult:
     """One program in a pool of its own, which takes some tenths of a second. `arguments`: of SandboxPool.run."""
