@@ -27,6 +27,7 @@ from .live import LiveRun, Taker
 from .metrics import Meter, Metrics
 from .result import STRENGTH, CallResult, RunResult, SandboxError, TierUnavailable
 from .session import Session
+from .shell import Shell
 from .verdict import judge
 from .worker import Worker
 
@@ -223,6 +224,16 @@ class SandboxPool:
         It is not counted among the runs at once, but among the `sessions`. After `idle_s` seconds without a cell it ends.
         """
         return Session(self, limits or self.limits, as_files(files), idle_s)
+
+    def shell(
+        self,
+        *,
+        files: Mapping[str, str | bytes] | None = None,
+        limits: Limits | None = None,
+        idle_s: float | None = None,
+    ) -> Shell:
+        """A stateful bash, in a session of its own: `async with pool.shell() as shell: await shell.run("ls")`."""
+        return Shell(self.session(files=files, limits=limits, idle_s=idle_s))
 
     async def call(
         self,

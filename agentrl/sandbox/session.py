@@ -39,7 +39,7 @@ class Session:
     """Made by `SandboxPool.session`. One cell at a time.
 
     `limits.wall_s` is for each cell; `limits.cpu_s` for each cell with all that goes on until the next one begins, give
-    or take half a second; all else for the session.
+    or take half a second, and in proportion more for a cell that is given more than `wall_s`; all else for the session.
     """
 
     def __init__(self, pool: SandboxPool, limits: Limits, files: Mapping[str, bytes], idle_s: float | None) -> None:
@@ -51,7 +51,7 @@ class Session:
         self._place: Place | None = None
         self._socket: socket.socket | None = None
         self._idle: asyncio.TimerHandle | None = None
-        self._marked = 0.0
+        self._marked = 0.0, 0.0
         self._cell_runs = self._forked = False
         self._turn = asyncio.Lock()
 
@@ -113,13 +113,12 @@ class Session:
         async with self._turn:
             live = self._at_hand()
             began = time.monotonic()
-            if began > self._marked + _MARK_S:
-                self._marked = began
-                live.tell(MARK)
+            wall_s = wall_s or self.limits.wall_s
+            self._mark(live, began, wall_s)
             self._cell_runs = True
             self.pool.meter.cells_running += 1
             try:
-                said, late = await self._ask(live, _framed(cell), wall_s or self.limits.wall_s)
+                said, late = await self._ask(live, _framed(cell), wall_s)
                 result = await self._judge(said, late, time.monotonic() - began)
             except BaseException:
                 self.close()  # cancelled in the middle: what the process would say next is not known
@@ -129,6 +128,13 @@ class Session:
                 self.pool.meter.cells_running -= 1
             self.pool.meter.cell(result.status)
             return result
+
+    def _mark(self, live: LiveRun, now: float, wall_s: float) -> None:
+        """Tells where a cell begins, and how much processor time it may use with what goes on after it."""
+        cpu_s = self.limits.cpu_s * max(1.0, wall_s / self.limits.wall_s)
+        if now > self._marked[0] + _MARK_S or cpu_s != self._marked[1]:
+            self._marked = now, cpu_s
+            live.tell(MARK + str(cpu_s).encode())
 
     def _at_hand(self) -> LiveRun:
         """Raises SessionLost if it has ended; else it is not idle."""

@@ -25,15 +25,18 @@ def fork_session() -> dict[str, Any] | None:
     """
     folder = _folder()
     try:
+        adopts = sc.adopts_orphans()
+        sc.adopt_orphans(False)  # the branch is the keeper's
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that threads do not come along is known
             middle = os.fork()
         if middle == 0:
             if os.fork():
-                os._exit(0)  # so that the branch belongs to the keeper, and ends apart from the session
+                os._exit(0)  # so that the branch is no child of the session, and ends apart from it
             _become(folder)
             return None
         _, status = os.waitpid(middle, 0)
+        sc.adopt_orphans(adopts)
     except OSError as error:
         return {"ending": "error", "error": str(error)}
     return {"ending": "forked"} if status == 0 else {"ending": "error", "error": "it has as many processes as it may"}
@@ -47,7 +50,7 @@ def _become(folder: str) -> None:
         sc.allow_own_proc()
         sc.unshare(READY)
     except BaseException as error:
-        os.write(2, f"{error}\n".encode())
+        os.write(2, str(error).encode(errors="replace"))  # by now it is the branch's own
         os._exit(1)
     for place in (folder, "/work"):
         with suppress(OSError):

@@ -38,6 +38,7 @@ class Run:
     cpu_s: float = 0.0  # as far as it was watched
     marked_s: float = 0.0  # of it, what was used before the cell that is under way
     marked: bool = False  # a cell has begun since the last look
+    allowed_s: float = 0.0  # that the cell may use; 0: what the order says
     ended: bool = False
 
 
@@ -134,7 +135,7 @@ class Server:
         elif word[:1] == INTERRUPT:
             os.kill(run.pid, signal.SIGINT)
         elif word[:1] == MARK:
-            run.marked, self._look_at = True, 0.0
+            run.marked, run.allowed_s, self._look_at = True, float(word[1:]), 0.0
         else:
             self._kill(run, word[1:].decode() if word[:1] == KILL else "cancelled")
             if not word:
@@ -164,7 +165,7 @@ class Server:
         run.peak, run.cpu_s = max(run.peak, memory), max(run.cpu_s, cpu_s)
         if memory > run.order.memory_bytes:
             self._kill(run, "memory")
-        elif run.order.cpu_s and cpu_s - run.marked_s > run.order.cpu_s:
+        elif cpu_s - run.marked_s > (run.allowed_s or run.order.cpu_s):
             self._kill(run, "cpu")
         elif self._walls.overfull(run.order):
             self._kill(run, "disk")

@@ -21,7 +21,7 @@ _AT_FDCWD, _AT_RECURSIVE, _AT_EMPTY_PATH = -100, 0x8000, 0x1000
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP = 1, 4, 22
 _PR_SET_NO_NEW_PRIVS = 38
-_PR_SET_CHILD_SUBREAPER, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 36, 47, 4
+_PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 36, 37, 47, 4
 _SECCOMP_MODE_FILTER = 2
 _SET_MODE_FILTER, _NEW_LISTENER = 1, 8
 
@@ -92,9 +92,15 @@ def die_with_parent(signal: int) -> None:
     _prctl("PDEATHSIG", _PR_SET_PDEATHSIG, signal)
 
 
-def adopt_orphans() -> None:
+def adopt_orphans(adopts: bool = True) -> None:
     """Descendants whose parent dies become children of this process."""
-    _prctl("CHILD_SUBREAPER", _PR_SET_CHILD_SUBREAPER, 1)
+    _prctl("CHILD_SUBREAPER", _PR_SET_CHILD_SUBREAPER, int(adopts))
+
+
+def adopts_orphans() -> bool:
+    answer = ctypes.c_int()
+    _prctl("CHILD_SUBREAPER", _PR_GET_CHILD_SUBREAPER, ctypes.addressof(answer))
+    return bool(answer.value)
 
 
 def allow_own_proc() -> None:
