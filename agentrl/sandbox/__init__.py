@@ -13,7 +13,17 @@ from .limits import Limits
 from .metrics import Latency, Metrics
 from .pool import SandboxPool
 from .remote import HttpPool, HttpSession
-from .result import CallResult, CellResult, CommandResult, RunResult, SandboxError, SessionLost, Status, Tier, TierUnavailable
+from .result import (
+    CallResult,
+    CellResult,
+    CommandResult,
+    RunResult,
+    SandboxError,
+    SessionLost,
+    Status,
+    Tier,
+    TierUnavailable,
+)
 from .session import Session
 from .shell import Shell
 from .sync import SyncSandboxPool, run_sync

@@ -1,7 +1,7 @@
 """Bounds of a whole pool: how many runs and how many sessions at once, and what all of them may use together.
 
-In: the limits of a run or session that wants to begin. Out: a place, which is to be left. Who does not fit waits, in the
-order of coming. What a run really uses is not looked at: it may use all that its limits allow, so that counts.
+In: the limits of a run or session that wants to begin. Out: a place, which is to be left. Who does not fit waits, in
+the order of coming. What a run really uses is not looked at: it may use all that its limits allow, so that counts.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Gate:
         self.let_in()
 
     def let_in(self) -> None:
-        """Those who have waited longest. One who waits for memory or processes is not overtaken, or would wait for ever."""
+        """Those who have waited longest. Who waits for memory or processes is not overtaken, or would wait for ever."""
         while heads := [head for bound in self._bounds if bound.free and (head := bound.head()) is not None]:
             place = min(heads, key=lambda each: each.ticket)
             if not self.fits(place.limits):

@@ -1,7 +1,7 @@
 """What a pool has done: how runs ended, what ended them, and how long each phase took. Of bounded size.
 
-In: ends and times as they happen. Out: `Metrics`, plain values. Times go into a histogram whose steps are a tenth apart:
-a percentile is the upper edge of its step, at most a tenth too much.
+In: ends and times as they happen. Out: `Metrics`, plain values. Times go into a histogram whose steps are a tenth
+apart: a percentile is the upper edge of its step, at most a tenth too much.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Latency:
 class Metrics:
     """Since the pool was opened, but for what is now.
 
-    `runs`: programs, commands and calls by status. `cells`: of sessions and commands of shells, by status. `kills`: what
-    was ended, by reason: `wall`, `cpu`, `memory`, `disk`, `output`, and `session` for one that answered nonsense or
-    could not be interrupted. `latency`, by phase: `queue` until there was a place, `start` until the walls stood, `run`
+    `runs`: programs, commands and calls by status. `cells`: of sessions, by status; a command of a shell is one.
+    `kills`: what was ended, by reason: `wall`, `cpu`, `memory`, `disk`, `output`, and `session` for one that answered
+    nonsense or could not be interrupted. `latency`, by phase: `queue` until there was a place, `start` until the walls stood, `run`
     from then to the end, `collect` for taking what came of it. `running`, `cells_running`, `sessions`, `waiting`,
     `starting`: now.
     `memory_bytes`, `processes`: the sums of the limits of all that lives now.

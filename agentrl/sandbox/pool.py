@@ -39,9 +39,9 @@ class SandboxPool:
 
     `tier`: which isolation, or None for the strongest that works here. `minimum`: the weakest that is accepted; a
     weaker machine raises TierUnavailable at the start. `workers`: fork servers, one for each processor if None.
-    `running`: runs at once. `sessions`: sessions at once, shells too; None for any number. `starting`: runs and sessions
-    whose walls are being built. `memory_bytes`, `processes`: for all that lives together, as the sums of their limits;
-    who does not fit waits. `preload`: modules that every run finds imported; `warm`: a program run once after that.
+    `running`: runs at once. `sessions`: sessions at once, shells too; None for any number. `starting`: runs and
+    sessions whose walls are being built. `memory_bytes`, `processes`: for all that lives together, as the sums of
+    their limits; who does not fit waits. `preload`: modules that every run finds imported; `warm`: a program run once after that.
     `limits`: the default ones.
     """
 
@@ -221,7 +221,8 @@ class SandboxPool:
     ) -> Session:
         """A stateful session: `async with pool.session() as session: await session.run(cell)`.
 
-        It is not counted among the runs at once, but among the `sessions`. After `idle_s` seconds without a cell it ends.
+        It is not counted among the runs at once, but among the `sessions`. After `idle_s` seconds without a cell it
+        ends.
         """
         return Session(self, limits or self.limits, as_files(files), idle_s)
 

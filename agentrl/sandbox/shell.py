@@ -70,8 +70,8 @@ class Shell:
     async def run(self, command: str, *, wall_s: float | None = None, kept_bytes: int = KEPT_BYTES) -> CommandResult:
         """Runs one or more lines, without a terminal and without input.
 
-        At its limit a command is killed, and the shell with it. Raises SessionLost as `Session.run` does, ValueError for
-        what cannot be kept within the session's `output_bytes`.
+        At its limit a command is killed, and the shell with it. Raises SessionLost as `Session.run` does, ValueError
+        for what cannot be kept within the session's `output_bytes`.
         """
         limits = self.session.limits
         if not 0 < kept_bytes <= (most := limits.output_bytes // 2):

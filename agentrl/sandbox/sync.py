@@ -6,12 +6,14 @@ import asyncio
 import threading
 from collections.abc import Coroutine, Mapping, Sequence
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from .limits import Limits
+from .metrics import Metrics
 from .pool import SandboxPool
-from .result import CallResult, CellResult, RunResult
+from .result import CallResult, CellResult, CommandResult, RunResult
 from .session import Session
+from .shell import Shell
 
 T = TypeVar("T")
 
@@ -90,34 +92,59 @@ class SyncSandboxPool:
         """As `SandboxPool.session`, for a plain `with`."""
         return SyncSession(self, self._pool.session(**arguments))
 
+    def shell(self, **arguments: Any) -> SyncShell:
+        """As `SandboxPool.shell`, for a plain `with`."""
+        return SyncShell(self, self._pool.shell(**arguments))
 
-class SyncSession:
-    def __init__(self, pool: SyncSandboxPool, session: Session) -> None:
-        self._pool, self._session = pool, session
+    def metrics(self) -> Metrics:
+        """As `SandboxPool.metrics`."""
+        return self._pool.metrics()
 
-    def __enter__(self) -> SyncSession:
-        self._pool.wait_for(self._session.__aenter__())
+
+H = TypeVar("H", bound=Session | Shell)
+
+
+class _Held(Generic[H]):
+    """What is opened by `with` and closed after it."""
+
+    def __init__(self, pool: SyncSandboxPool, held: H) -> None:
+        self._pool, self._held = pool, held
+
+    def __enter__(self) -> Self:
+        self._pool.wait_for(self._held.__aenter__())
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._pool.wait_for(self._session.__aexit__(kind, error, trace))
+        self.close()
+
+    def close(self) -> None:
+        """As of what it holds: ends the process. May be called more than once."""
+        self._pool.wait_for(self._close())
+
+    async def _close(self) -> None:
+        self._held.close()
+
+
+class SyncSession(_Held[Session]):
+    """As Session, with plain calls."""
 
     def run(self, cell: str, *, wall_s: float | None = None) -> CellResult:
         """As `Session.run`."""
-        return self._pool.wait_for(self._session.run(cell, wall_s=wall_s))
+        return self._pool.wait_for(self._held.run(cell, wall_s=wall_s))
 
     def fork(self) -> SyncSession:
         """As `Session.fork`."""
-        return SyncSession(self._pool, self._pool.wait_for(self._session.fork()))
+        return SyncSession(self._pool, self._pool.wait_for(self._held.fork()))
 
-    def close(self) -> None:
-        """As `Session.close`."""
-        self._pool.wait_for(self._closed())
 
-    async def _closed(self) -> None:
-        self._session.close()
+class SyncShell(_Held[Shell]):
+    """As Shell, with plain calls."""
+
+    def run(self, command: str, **arguments: Any) -> CommandResult:
+        """As `Shell.run`."""
+        return self._pool.wait_for(self._held.run(command, **arguments))
 
 
 def run_sync(code: str, *, limits: Limits | None = None, tier: str | None = None, **arguments: Any) -> RunResult:

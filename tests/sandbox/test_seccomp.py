@@ -80,7 +80,19 @@ def test_every_number_gets_what_the_rules_say(machine: str, kind: str) -> None:
     rules, arch = RULES[kind], AUDIT_ARCH[machine]
     program = build(rules, machine)
     names = {number: name for name, number in NUMBERS[machine].items()}
-    samples = [(), (1, 1), (2, 2), (17, 0x5412), (0x7E020011, 0x5401), (0x10F00, 15), (PID, 9), (0, 1031), (-1, 0x541B), (4, 1), (4, 0)]
+    samples = [
+        (),
+        (1, 1),
+        (2, 2),
+        (17, 0x5412),
+        (0x7E020011, 0x5401),
+        (0x10F00, 15),
+        (PID, 9),
+        (0, 1031),
+        (-1, 0x541B),
+        (4, 1),
+        (4, 0),
+    ]
     for number in [*range(1000), 0x40000000, 0x40000001, 0xFFFFFFFF]:
         for arguments in samples:
             words = tuple(argument & (2**64 - 1) for argument in arguments)

@@ -45,7 +45,7 @@ class Family:
         self._table = ProcessTable(os.open("/proc", os.O_RDONLY | os.O_DIRECTORY))
         sc.hide_memory()
         # A rule is for folders that are there already, and a branch's are not: here the read-only mounts hold alone.
-        self._walls.writable = ("/",)
+        self._walls.writable = ["/"]
 
     def fork(self) -> int:
         self.report, theirs = socket.socketpair()
@@ -83,15 +83,12 @@ class Family:
         """It has nothing on disk."""
 
     def usage(self, runs: Mapping[int, int]) -> dict[int, tuple[int, float]]:
-        """As of Walls. Time of processes that ended between two looks, and whose parents too, counts for each member."""
+        """As of Walls. The time of processes whose parents ended before them counts for each member."""
         members = self.members()
         memory: dict[str, list[int]] = defaultdict(list)
         for pid, tag in members.items():
             memory[tag].append(pid)
-        return {
-            pid: self._sum(memory[members[pid]]) if pid in members else (0, 0.0)
-            for pid in runs
-        }
+        return {pid: self._sum(memory[members[pid]]) if pid in members else (0, 0.0) for pid in runs}
 
     def _sum(self, pids: list[int]) -> tuple[int, float]:
         used, cpu_s = self._table.sum_of(pids)

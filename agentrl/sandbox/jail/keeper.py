@@ -1,7 +1,8 @@
 """The keeper of one session and its forks: a small fork server, as first process of their process namespace.
 
-In: orders from the pool on a socket of its own, for a session (`cells`) and for branches of one (`branch`). Out: as from
-the fork server, on each one's channel, the facts of its end. It trusts nothing that its members do; they cannot touch it.
+In: orders from the pool on a socket of its own, for a session (`cells`) and for branches of one (`branch`). Out: as
+from the fork server, on each one's channel, the facts of its end. It trusts nothing that its members do, and they
+cannot touch it.
 
 A branch is made by the session, which forks itself and asks for namespaces: a call that the filter holds until the
 keeper lets it through, once for each order. Before that the keeper puts the branch's own descriptors into it, and
@@ -220,7 +221,7 @@ class Keeper(Server):
         return max(LOOK_EVERY, self._look_at - time.monotonic())
 
     def _wait_for(self, run: Run) -> tuple[int, resource.struct_rusage]:
-        """Its other processes end with it. Who has taken its first process for a child of its own knows how it ended."""
+        """Its other processes end with it. If another took the first one for its child, only that one knows its end."""
         if not self._family.end(self._tags.pop(run.pid, ""), spare=run.pid):
             os._exit(1)  # somebody breeds faster than they can be killed: then all end
         try:

@@ -27,7 +27,7 @@ _ALL = sc.CLONE_NEWUSER | sc.CLONE_NEWPID | sc.CLONE_NEWNS | sc.CLONE_NEWIPC | s
 class Namespaces:
     def __init__(self) -> None:
         self.features: dict[str, object] = {}
-        self.writable = (*FOLDERS, "/dev/null")  # what Landlock lets a run write to
+        self.writable = [*FOLDERS, "/dev/null"]  # what Landlock lets a run write to
         self._landlock = landlock.abi()
         self.proc = self._pid_namespace = -1
         self._table: ProcessTable | None = None
@@ -97,7 +97,7 @@ SAME = f"{RUN_ID} {RUN_ID} 1"  # a map of ids in which a run is who it is outsid
 
 
 def make_folders(order: Order) -> None:
-    """In a mount namespace of its own: /work, /tmp and /dev/shm, new and empty, in one file system of the run's size."""
+    """In a mount namespace of its own: /work, /tmp and /dev/shm, new and empty, in a file system of the run's size."""
     caps = f"size={order.disk_bytes},nr_inodes={order.files},mode=755,uid={RUN_ID},gid={RUN_ID}"
     sc.mount("tmpfs", "/box", "tmpfs", sc.MS_NOSUID | sc.MS_NODEV, caps)
     for target in FOLDERS:

@@ -1,6 +1,7 @@
 """System calls that a filter asks about: who makes one waits until it is answered here.
 
-In: the listener that `syscalls.Filter.install_with_listener` gave. Out: notices, and answers to them. It knows no policy.
+In: the listener that `syscalls.Filter.install_with_listener` gave. Out: notices, and answers to them. It knows no
+policy.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from dataclasses import fields
 from pathlib import Path
 
 from ..limits import Limits
-from ..result import STRENGTH
 from ..pool import SandboxPool
+from ..result import STRENGTH
 from .server import SandboxServer, ServerSettings
 
 _TIERS = [tier for tier in STRENGTH if tier in ("zygote", "landlock")]

@@ -153,7 +153,7 @@ class HttpSession:
     async def fork(self) -> HttpSession:
         """Not to be had: raises SandboxError."""
         raise SandboxError(
-            "a session on a server cannot be forked: it lives as long as its one connection. Fork sessions of a SandboxPool"
+            "a session on a server cannot be forked: it lives as long as its connection. Fork those of a SandboxPool"
         )
 
     async def _ask(self, line: Line, said: Mapping[str, Any]) -> dict[str, Any]:
