@@ -25,7 +25,11 @@ def children() -> set[int]:
 
 def left_since(before: set[int], within: float = 10) -> list[psutil.Process]:
     """Processes below this one that were not there `before` and have not ended within so many seconds."""
-    return still_running((psutil.Process(pid) for pid in children() - before if psutil.pid_exists(pid)), within)
+    left = []
+    for pid in children() - before:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            left.append(psutil.Process(pid))
+    return still_running(left, within)
 
 
 def _command(process: psutil.Process) -> str:

@@ -41,8 +41,8 @@ class SandboxPool:
     weaker machine raises TierUnavailable at the start. `workers`: fork servers, one for each processor if None.
     `running`: runs at once. `sessions`: sessions at once, shells too; None for any number. `starting`: runs and
     sessions whose walls are being built. `memory_bytes`, `processes`: for all that lives together, as the sums of
-    their limits; who does not fit waits. `preload`: modules that every run finds imported; `warm`: a program run once after that.
-    `limits`: the default ones.
+    their limits; who does not fit waits. `preload`: modules that every run finds imported; `warm`: a program run once
+    after that. `limits`: the default ones.
     """
 
     def __init__(

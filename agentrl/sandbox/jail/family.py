@@ -18,11 +18,9 @@ from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
 
-from . import seccomp
 from . import syscalls as sc
 from .namespaces import FOLDERS, RUN_ID, SAME, Namespaces, make_folders, mount_proc
 from .order import Order
-from .policy import with_branches
 from .processes import ProcessTable
 
 _FURNISH_S = 10.0  # for a branch's folders to be copied
@@ -33,9 +31,10 @@ _NO_RIGHTS = {b"CapInh:", b"CapPrm:", b"CapEff:", b"CapAmb:"}
 class Family:
     def __init__(self, walls: Namespaces) -> None:
         self.features = walls.features
+        self.awaited = False  # a branch is being made
         self.report: socket.socket | None = None  # on which a new session sends the listener of its filter
         self._walls = walls
-        self._filter = sc.Filter(seccomp.build(with_branches(unix_sockets=walls.features["landlock"] >= 6)))  # type: ignore[operator]
+        self._held: dict[str, int] = {}  # by tag: a descriptor, or the next namespace could get a dead one's number
         self.orphans_s = 0.0  # processor time of ended processes whose parents ended before them
 
     def prepare(self) -> None:
@@ -65,7 +64,7 @@ class Family:
         """Where the kernel gives no listener the session goes on without, and cannot be forked."""
         assert self.report is not None
         try:
-            listener = self._filter.install_with_listener()
+            listener = self._walls.branch_filter.install_with_listener()
         except OSError:
             self._walls.shut()
         else:
@@ -85,6 +84,9 @@ class Family:
     def usage(self, runs: Mapping[int, int]) -> dict[int, tuple[int, float]]:
         """As of Walls. The time of processes whose parents ended before them counts for each member."""
         members = self.members()
+        for pid, tag in members.items():
+            if tag not in self._held and not self.awaited:  # of a branch that has come to nothing
+                _kill(pid)
         memory: dict[str, list[int]] = defaultdict(list)
         for pid, tag in members.items():
             memory[tag].append(pid)
@@ -118,9 +120,22 @@ class Family:
             if above in tags:
                 tags[pid] = tags[above]
             else:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+                _kill(pid)
         return tags
+
+    def hold(self, pid: int) -> str:
+        """The tag of a new member, which nobody else gets until `let_go`. Empty if it has ended."""
+        try:
+            fd = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY)
+        except OSError:
+            return ""
+        tag = os.readlink(f"/proc/self/fd/{fd}")
+        self._held[tag] = fd
+        return tag
+
+    def let_go(self, tag: str) -> None:
+        if tag in self._held:
+            os.close(self._held.pop(tag))
 
     def tag_of(self, pid: int) -> str:
         """Empty if it has ended."""
@@ -137,8 +152,7 @@ class Family:
             if not left:
                 return True
             for pid in left:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+                _kill(pid)
             for pid in left:
                 with suppress(ChildProcessError):
                     os.waitpid(pid, os.WNOHANG)
@@ -189,6 +203,11 @@ class Family:
         finally:
             os.close(ours)
             os.waitpid(helper, 0)
+
+
+def _kill(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def _furnish(order: Order, pid: int, owner: int) -> None:

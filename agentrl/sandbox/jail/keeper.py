@@ -114,7 +114,7 @@ class Keeper(Server):
             self._others[self._listener] = self._asked
             self._poll.register(self._listener, select.EPOLLIN)
         for pid in self._runs:
-            self._tags[pid] = self._family.tag_of(pid)
+            self._tags[pid] = self._family.hold(pid)
 
     def _order_branch(self, order: Order, descriptors: list[int]) -> None:
         channel = socket.socket(fileno=descriptors[0])
@@ -172,7 +172,7 @@ class Keeper(Server):
             return
         self._branchings.remove(made)
         self._close(made)
-        self._tags[made.pid] = self._family.tag_of(made.pid)
+        self._tags[made.pid] = self._family.hold(made.pid)
         self._register(made.order, made.pid, made.channel).marked_s = self._family.orphans_s
         notices.succeed(self._listener, notice)
         with suppress(OSError):
@@ -207,6 +207,7 @@ class Keeper(Server):
             self._give_up(made, "it was not forked in time")
         self._family.reap({*self._runs, *(made.pid for made in self._branchings)})
         busy, last = any(run.marked for run in self._runs.values()), self._look_at
+        self._family.awaited = bool(self._branchings)
         super()._enforce()
         if self._look_at != last:  # it has looked
             cpu_s = sum(run.cpu_s for run in self._runs.values())
@@ -222,8 +223,12 @@ class Keeper(Server):
 
     def _wait_for(self, run: Run) -> tuple[int, resource.struct_rusage]:
         """Its other processes end with it. If another took the first one for its child, only that one knows its end."""
-        if not self._family.end(self._tags.pop(run.pid, ""), spare=run.pid):
+        tag = self._tags.pop(run.pid, "")
+        for made in [each for each in self._branchings if each.source == tag]:
+            self._give_up(made, "the session has ended")
+        if not self._family.end(tag, spare=run.pid):
             os._exit(1)  # somebody breeds faster than they can be killed: then all end
+        self._family.let_go(tag)
         try:
             _, status, used = os.wait4(run.pid, 0)
             return status, used

@@ -14,7 +14,7 @@ from typing import NoReturn
 from . import landlock, root, seccomp, trees
 from . import syscalls as sc
 from .order import Order
-from .policy import with_namespaces
+from .policy import with_branches, with_namespaces
 from .processes import ProcessTable
 from .walls import set_limits
 
@@ -44,6 +44,7 @@ class Namespaces:
         else:
             self._table = ProcessTable(self.proc)
         self._filter = sc.Filter(seccomp.build(with_namespaces(unix_sockets=self._landlock >= 6)))
+        self.branch_filter = sc.Filter(seccomp.build(with_branches(unix_sockets=self._landlock >= 6)))
         self.features = {"landlock": self._landlock, "proc": has_proc, "root": os.getuid() == 0, "forks": has_proc}
 
     def fork(self) -> int:
