@@ -6,6 +6,8 @@ import asyncio
 import dataclasses
 import glob
 import os
+import subprocess
+import sys
 
 import psutil
 import pytest
@@ -13,9 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agentrl.sandbox import SandboxError, SandboxPool, Session, SessionLost, SyncSandboxPool
-from tests.processes import children, left_since
-from tests.sandbox.attack import LIMITS
+from tests.processes import children, left_since, still_running
+from tests.sandbox.asking import ASKING
+from tests.sandbox.attack import LIMITS, REPOSITORY, Attack
 from tests.sandbox.conftest import opened
+from tests.sandbox.reaching import REACHING
 from tests.sandbox.serving import until
 
 EACH = "open('f', 'a').write({word!r})\nopen('/tmp/g', 'a').write({word!r})\nopen('/dev/shm/h', 'a').write({word!r})"
@@ -329,3 +333,73 @@ def test_a_session_that_cheats_at_its_fork_gains_nothing(zygote: SyncSandboxPool
     before = children()
     zygote.wait_for(play(zygote.pool))
     assert left_since(before) == []
+
+
+# A branch sees the others of its family and its keeper, may end the others, and has a conversation on a descriptor.
+OF_THE_FAMILY = {"processes", "signals", "descriptors", "priority_of_all_of_a_user"}
+HOSTILE = [each for each in [*REACHING, *ASKING] if each.name not in OF_THE_FAMILY]
+
+
+@pytest.mark.usefixtures("bait")
+@pytest.mark.parametrize("attack", [pytest.param(each, id=each.name) for each in HOSTILE])
+def test_no_branch_reaches_what_no_run_reaches(zygote: SyncSandboxPool, attack: Attack) -> None:
+    async def play(pool: SandboxPool) -> None:
+        async with pool.session() as one:
+            await says(one, "x = 1")
+            async with await one.fork() as two:
+                result = await two.run(attack.code)
+            assert "ESCAPED" not in result.stdout
+            assert not any(word in result.stdout for word in attack.expect.get("no_stdout", ()))
+            assert await says(one, "x") == "1"
+
+    before = children()
+    zygote.wait_for(play(zygote.pool))
+    assert left_since(before) == []
+
+
+def test_a_killed_keeper_is_a_failure_of_the_sandbox_and_leaves_nothing(zygote: SyncSandboxPool) -> None:
+    async def play(pool: SandboxPool) -> None:
+        assert (await pool.run("1")).ok
+        idle = children()
+        async with pool.session() as one, await one.fork() as two:
+            await says(one, "1")
+            server = psutil.Process(pool.workers[0].pid).children()[0]
+            keepers = [each for each in server.children() if each.pid not in idle]
+            assert len(keepers) == 1
+            running = asyncio.create_task(one.run("import time\ntime.sleep(1000)", wall_s=1000))
+            await until(lambda: pool.metrics().cells_running == 1, within_s=60)
+            keepers[0].kill()
+            lost = await running
+            assert (lost.status, lost.lost) == ("infra_error", True)
+            assert (await two.run("1")).status == "infra_error"
+        assert await asyncio.to_thread(left_since, idle) == []
+        assert (await pool.run("print(1)")).ok
+
+    zygote.wait_for(play(zygote.pool))
+
+
+def test_a_killed_caller_leaves_no_fork() -> None:
+    script = """
+import asyncio
+from agentrl.sandbox import SandboxPool
+async def main():
+    async with SandboxPool(tier="zygote", workers=1) as pool, pool.session() as one, await one.fork() as two:
+        await two.run("import os\\nif os.fork() == 0:\\n    os.setsid()\\n    import time\\n    time.sleep(1000)")
+        print("running", flush=True)
+        await asyncio.sleep(1000)
+asyncio.run(main())
+"""
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    caller = subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE)
+    try:
+        assert caller.stdout is not None
+        if caller.stdout.readline() != b"running\n":
+            pytest.skip("no zygote here")
+        below = psutil.Process(caller.pid).children(recursive=True)
+        assert len(below) >= 6  # who started, the server, the keeper, two sessions, and what one of them started
+        caller.kill()
+        assert still_running(below) == []
+    finally:
+        caller.kill()
+        caller.wait()
+        caller.stdout.close()

@@ -191,6 +191,7 @@ class SandboxServer:
                 "sessions": self.settings.sessions,
             },
             "ceiling": asdict(self.settings.ceiling),
+            "metrics": asdict(self.pool.metrics()),
             "stopping": self.jobs.closing,
         }
 
