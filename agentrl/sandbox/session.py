@@ -163,7 +163,10 @@ class Session:
             branch = Session(self.pool, self.limits, {}, self._idle_s)
             try:
                 if keeping is None:
-                    raise SandboxError(f"a session of tier {self.pool.tier!r} cannot be forked here: only of `zygote`")
+                    raise SandboxError(
+                        f"a session of tier {self.pool.tier!r} cannot be forked here: that takes tier `zygote`, and a "
+                        "machine that allows runs a /proc of their own"
+                    )
                 branch._place = self.pool.place_for_fork(self.limits)
                 branch._keeping, branch._forked = keeping, True
                 order = self.pool.order("branch", self.limits, source=live.order.name)

@@ -31,7 +31,7 @@ from .walls import Walls
 
 _BRANCH_S = 15.0  # from the order to the branch
 _PLACES = ((0, 1), (1, 2), (2, 3), (3, 5))  # numbers in the branch, and which of an order's descriptors stand there
-_REST_S = 1.0  # between looks at those that do nothing
+_REST_S = 0.5  # between looks at those that do nothing
 
 
 def start(order: Order, descriptors: list[int], walls: Walls) -> NoReturn:
