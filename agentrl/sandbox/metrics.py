@@ -35,9 +35,8 @@ class Metrics:
     `runs`: programs, commands and calls by status. `cells`: of sessions, by status; a command of a shell is one.
     `kills`: what was ended, by reason: `wall`, `cpu`, `memory`, `disk`, `output`, and `session` for one that answered
     nonsense or could not be interrupted. `latency`, by phase: `queue` until there was a place, `start` until the walls
-    stood, `run` from then to the end, `collect` for taking what came of it. `running`, `cells_running`, `sessions`, `waiting`,
-    `starting`: now.
-    `memory_bytes`, `processes`: the sums of the limits of all that lives now.
+    stood, `run` from then to the end, `collect` for taking what came of it. `running`, `cells_running`,
+    `sessions`, `waiting`, `starting`: now. `memory_bytes`, `processes`: the sums of the limits of all that lives now.
     """
 
     runs: Mapping[str, int]

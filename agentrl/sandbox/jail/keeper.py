@@ -137,7 +137,11 @@ class Keeper(Server):
             return
         for made in self._branchings:
             if made.pid == notice.pid and notice.arguments[0] == branch.READY:
-                self._finish(made, notice)
+                try:
+                    self._finish(made, notice)
+                except OSError as error:  # it has ended in between
+                    notices.refuse(self._listener, notice)
+                    self._give_up(made, str(error))
                 return
         tag = self._family.tag_of(notice.pid)
         for made in self._branchings:
@@ -201,6 +205,7 @@ class Keeper(Server):
         for fd in made.descriptors[1:]:
             os.close(fd)
         made.watch = made.owner = -1
+        made.descriptors = made.descriptors[:1]
 
     def _enforce(self) -> None:
         for made in [each for each in self._branchings if time.monotonic() > each.until]:
