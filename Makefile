@@ -28,7 +28,7 @@ DEV_TORCH := $(TORCH)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart setup setup-dev parity-setup bench-setup check test test-slow bench bench-presets bench-credit bench-soak bench-turns bench-tools bench-hanging docs-tables clean
+.PHONY: help quickstart setup setup-dev parity-setup bench-setup check test test-slow bench bench-presets bench-credit bench-soak bench-sandbox bench-turns bench-tools bench-hanging docs-tables clean
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -64,6 +64,11 @@ bench: setup-dev
 
 bench-soak: setup-dev
 	@$(BIN)/python benchmarks/soak_rollout.py
+	@$(BIN)/python benchmarks/soak_sandbox.py
+
+# Beside bubblewrap, where the system has it, and packages that run code locally.
+bench-sandbox: setup-dev bench-setup
+	@$(BENCH)/bin/python benchmarks/b5_sandbox.py
 
 bench-turns: setup-dev bench-setup
 	@$(BIN)/python benchmarks/b1_orchestration.py
@@ -140,7 +145,7 @@ $(PARITY)/.setup: pyproject.toml $(VENV)/.setup-dev
 	@touch $@
 
 $(BENCH)/.setup: pyproject.toml $(VENV)/.setup-dev
-	@echo "Installing verifiers and GEM into $(BENCH), to measure beside: about half a minute ..."
+	@echo "Installing verifiers, GEM, inspect-ai and swe-rex into $(BENCH), to measure beside: about half a minute ..."
 	@$(call layered,$(BENCH),bench)
 	@$(BENCH)/bin/python -m pip --disable-pip-version-check install -q --no-deps --target $(BENCH)/classic \
 	  $$($(BIN)/python -c '$(call PINS,bench-classic)')

@@ -63,8 +63,7 @@ async def tier_rows(tier: str, runs: int) -> list[Row]:
 
 
 async def sympy_rows(runs: int) -> list[Row]:
-    warm = "import sympy\nsympy.expand((sympy.Symbol('x') + 1) ** 2)"
-    async with SandboxPool(workers=1, preload=["sympy"], warm=warm) as pool:
+    async with SandboxPool(workers=1, preload="scientific") as pool:
         ours = run_in(pool, SYMPY, "x**2 + 2*x + 1\n")
         if bwrap := bubblewrap(SYMPY):
             return [await beside("with sympy preloaded", ours, "bwrap + python", bwrap, max(10, runs // 20))]

@@ -275,6 +275,10 @@ def test_what_a_stopped_suite_leaves_names_the_scenarios_that_it_is_without(
     kept = json.loads((here / "r.json").read_text())
     assert (kept["missing"], kept["overall"]["episodes"]) == (["bad"], 2)
     assert "stopped before its end; without: bad" in capsys.readouterr().out
+    assert main([*argv, "--out", "broken.py"]) == 1  # a file, so that nothing can be kept there
+    errors = capsys.readouterr().err
+    assert "what was played could not be kept" in errors
+    assert "the world has ended" in errors
 
 
 def test_eval_arguments_change_every_scenario(here: Path) -> None:

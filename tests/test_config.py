@@ -432,6 +432,7 @@ def test_of_servers_that_ran_already_defaults_of_started_ones_are_nobodys_choice
 @pytest.mark.parametrize(
     ("override", "said"),
     [
+        ("warmup.steps=3", "warmup.steps is 3, but the run that is gone on with was begun with 0"),
         ("seed=1", "seed is 1, but the run that is gone on with was begun with 0"),
         ("out=elsewhere", "out is 'elsewhere'"),
         ("policy.tiny.hidden=96", "policy.tiny.hidden is 96, but the run that is gone on with was begun with 192"),

@@ -41,7 +41,7 @@ class Sandbox:
     Args:
         minimum: the weakest tier of isolation that is accepted.
         limits: of each session; `wall_s` is not used, tools have their own.
-        preload: modules that are imported before the sessions begin, once for all of them.
+        preload: modules that are imported before the sessions begin, once for all; or "scientific" (numpy, sympy).
         idle_s: seconds without a call after which a session ends.
         servers: addresses of `sandbox-runner serve` to use instead of this machine; `preload` is theirs to set.
         token_file: holds the servers' token.
@@ -49,7 +49,7 @@ class Sandbox:
 
     minimum: str = "landlock"
     limits: Limits = field(default_factory=Limits)
-    preload: tuple[str, ...] = ()
+    preload: str | tuple[str, ...] = ()
     idle_s: float = 3600.0
     servers: tuple[str, ...] = ()
     token_file: str = ""

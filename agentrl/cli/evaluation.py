@@ -21,7 +21,7 @@ from agentrl.config.typed import Origin, build, leaves
 from agentrl.engine.settings import EngineSettings
 from agentrl.env.registry import make
 from agentrl.env.tasks import TaskSource
-from agentrl.errors import ConfigError
+from agentrl.errors import AgentRLError, ConfigError
 from agentrl.evaluate.evaluate import Progress, evaluate
 from agentrl.evaluate.report import print_report
 from agentrl.evaluate.result import ScenarioResult, SuiteResult
@@ -57,11 +57,21 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         with make_display(sys.stderr) as display, quiet_garbage():
             run_stoppable(_evaluate(suite, player, settings, arguments, display, played))
-    finally:
-        if played:  # where a later scenario stopped, those before it are kept
+    except BaseException:
+        if played:  # those before the scenario that stopped are kept
             missing = tuple(scenario.name for scenario in suite.scenarios[len(played) :])
-            _tell(SuiteResult(suite.name, tuple(played), missing), arguments)
+            _tell_at_least(SuiteResult(suite.name, tuple(played), missing), arguments)
+        raise
+    _tell(SuiteResult(suite.name, tuple(played)), arguments)
     return 0
+
+
+def _tell_at_least(result: SuiteResult, arguments: argparse.Namespace) -> None:
+    """What cannot be told does not hide why the run stopped."""
+    try:
+        _tell(result, arguments)
+    except (OSError, AgentRLError) as error:
+        print(f"what was played could not be kept: {error}", file=sys.stderr)
 
 
 def _tell(result: SuiteResult, arguments: argparse.Namespace) -> None:

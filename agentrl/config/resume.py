@@ -18,13 +18,14 @@ from agentrl.config.recipes import read_recipe, read_toml, recipe_of
 from agentrl.errors import ConfigError
 from agentrl.learner.settings import TinySettings
 from agentrl.objective.loading import load_spec
-from agentrl.train.recipe import Recipe
+from agentrl.train.recipe import Recipe, WarmupSettings
 
 _FROZEN: Mapping[str, str] = {
     "seed": "its tasks and draws so far were made from it",
     "out": "its files stand there",
     "policy.path": "its weights and its tokens come from there",
     **{f"policy.tiny.{field.name}": "its policy was made so" for field in fields(TinySettings)},
+    **{f"warmup.{field.name}": "its policy began with that" for field in fields(WarmupSettings)},
 }
 
 

@@ -72,10 +72,19 @@ class Sync:
             raise SyncError(f"version {version} was pushed and the engine says it has version {self._engine.version}")
         samplers = self._engine.samplers  # each has weights of its own, so each is asked at least once
         probes = [self._probes[i % len(self._probes)] for i in range(max(len(self._probes), samplers))]
-        asked = (self._sample(i, probe, version, i % samplers) for i, probe in enumerate(probes))
-        completions = await asyncio.gather(*asked)
+        completions = await self._ask_all(probes, version, samplers)
         gaps = [self._gap(probe, done, version) for probe, done in zip(probes, completions, strict=True)]
         return max(gaps)
+
+    async def _ask_all(self, probes: Sequence[IntArray], version: int, samplers: int) -> list[Completion]:
+        """One completion a probe; where one fails, the others are stopped before it is raised."""
+        asked = [asyncio.ensure_future(self._sample(i, p, version, i % samplers)) for i, p in enumerate(probes)]
+        try:
+            return await asyncio.gather(*asked)
+        finally:
+            for task in asked:
+                task.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
 
     async def _sample(self, index: int, probe: IntArray, version: int, sampler: int) -> Completion:
         sampling = Sampling(

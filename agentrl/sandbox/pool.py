@@ -25,6 +25,7 @@ from .jail.order import Mode, Order, encode_payload
 from .limits import Limits
 from .live import LiveRun, Taker
 from .metrics import Meter, Metrics
+from .preload import as_preload
 from .result import STRENGTH, CallResult, RunResult, SandboxError, TierUnavailable
 from .session import Session
 from .shell import Shell
@@ -41,8 +42,8 @@ class SandboxPool:
     weaker machine raises TierUnavailable at the start. `workers`: fork servers, one for each processor if None.
     `running`: runs at once. `sessions`: sessions at once, shells too; None for any number. `starting`: runs and
     sessions whose walls are being built. `memory_bytes`, `processes`: for all that lives together, as the sums of
-    their limits; who does not fit waits. `preload`: modules that every run finds imported; `warm`: a program run once
-    after that. `limits`: the default ones.
+    their limits; who does not fit waits. `preload`: modules that every run finds imported, or a set of them: "bare" or
+    "scientific" (numpy and sympy, used once). `warm`: a program run once after that. `limits`: the default ones.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class SandboxPool:
         starting: int | None = None,
         memory_bytes: int | None = None,
         processes: int | None = None,
-        preload: Sequence[str] = (),
+        preload: str | Sequence[str] = "bare",
         warm: str = "",
         limits: Limits | None = None,
         i_know_this_is_unsafe: bool = False,
@@ -80,7 +81,7 @@ class SandboxPool:
         self._starts = asyncio.Semaphore(starting or 4 * self._count)
         self._starting = 0
         self.meter = Meter()
-        self._preload, self._warm = tuple(preload), warm
+        self._preload = as_preload(preload, warm)
         self._mending = asyncio.Lock()
         self._names = itertools.count(1)
         self._closed = False
@@ -145,7 +146,7 @@ class SandboxPool:
         self.workers.append(await self._new_worker())
 
     async def _new_worker(self) -> Worker:
-        worker = Worker(self.tier, self._preload, self._warm)
+        worker = Worker(self.tier, self._preload)
         await worker.start()
         return worker
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from .jail.order import Order
 from .jail.removal import remove
+from .preload import Preload
 from .result import SandboxError, TierUnavailable
 
 _JAIL = Path(__file__).parent / "jail"
@@ -43,12 +44,12 @@ _START_S = 60.0
 class Worker:
     """One fork server. `tier` is `zygote`, `landlock` or `none`."""
 
-    def __init__(self, tier: str, preload: Sequence[str] = (), warm: str = "") -> None:
+    def __init__(self, tier: str, preload: Preload) -> None:
         self.tier = tier
         self.features: dict[str, Any] = {}
         self.load = 0  # runs that are under way here
         self.alive = False
-        self._config: dict[str, Any] = {"tier": tier, "preload": list(preload), "warm": warm}
+        self._config: dict[str, Any] = {"tier": tier, "preload": list(preload.modules), "warm": preload.warm}
         self._base = ""
 
     async def start(self) -> None:

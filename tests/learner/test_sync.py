@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
@@ -14,12 +15,13 @@ from transformers import Qwen3ForCausalLM
 from agentrl.engine.base import Request, Sampling, WeightSource
 from agentrl.engine.hf import HFEngine
 from agentrl.engine.settings import EngineSettings
-from agentrl.errors import SyncError
+from agentrl.errors import EngineFailure, SyncError
 from agentrl.learner.learner import Learner
 from agentrl.learner.settings import OptimizerSettings
 from agentrl.learner.sync import ModelWeights, Sync
 from agentrl.objective.loading import load_spec
 from agentrl.objective.objective import Objective
+from agentrl.trajectory import Completion
 from tests.learner.conftest import make_model
 
 PROBES = [np.array([3, 5, 7]), np.array([1, 2, 3, 4, 5, 6, 7, 8])]
@@ -105,6 +107,26 @@ async def test_a_learner_that_scores_at_another_temperature_is_seen(session: Ses
     session.engine.complete = _at(session.engine.complete, 0.5)  # type: ignore[method-assign]
     with pytest.raises(SyncError, match="disagree"):
         await sync.push(1)
+
+
+async def test_where_one_probe_fails_the_others_are_stopped(session: Session) -> None:
+    asked, stopped = asyncio.Event(), []
+
+    async def complete(request: Request) -> Completion:
+        if request.episode_id.endswith("/0"):
+            await asked.wait()  # the other one is under way
+            raise EngineFailure("the server is gone")
+        asked.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.append(request.episode_id)
+        raise AssertionError("nobody sets that event")
+
+    session.engine.complete = complete  # type: ignore[method-assign]
+    with pytest.raises(EngineFailure, match="the server is gone"):
+        await session.sync().push(1)
+    assert stopped == ["canary/1/1"]
 
 
 def _at(complete: object, temperature: float) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import random
 import time
@@ -85,6 +86,15 @@ def test_hostile_text_is_read_in_linear_time(reader: type):
         begin = time.process_time()
         READERS[reader].parse(text)
         assert time.process_time() - begin < 1.0, piece
+
+
+@pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.__name__)
+def test_blanks_after_what_is_broken_are_read_in_linear_time(reader: type):
+    for prefix, piece in itertools.product(PREFIXES, ("\n", " ", "\t\n", " \n;", "{ ")):
+        text = prefix + piece * (100_000 // len(piece))
+        begin = time.process_time()
+        READERS[reader].parse(text)
+        assert time.process_time() - begin < 1.0, (prefix, piece)
 
 
 @pytest.mark.slow

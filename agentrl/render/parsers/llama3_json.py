@@ -21,7 +21,7 @@ _NAME = r'"name"\s*+:\s*+"[^"\n]{0,200}+"\s*+'
 _BARE = rf'{_NAME},\s*+(?:{_TYPE},\s*+)?+"(?:parameters|arguments)"\s*+:'
 _OBJECT = rf'\{{\s*+(?:{_TYPE},\s*+)?+(?:{_BARE}|"function"\s*+:\s*+\{{\s*+{_BARE})'
 _PYTHON = r"<\|python_tag\|>"
-_FOLLOWING = re.compile(rf"{_PYTHON}|(?:^|[;}}])\s*+(?P<call>(?={_OBJECT}))", re.MULTILINE)
+_FOLLOWING = re.compile(rf"{_PYTHON}|(?:^[^\S\n]*+|[;}}]\s*+)(?P<call>(?={_OBJECT}))", re.MULTILINE)
 _SEPARATOR = re.compile(r"\s*+;\s*+")
 _WRAPPER = frozenset(("type", "function"))
 _BUILTIN = re.compile(r"[^\W\d]\w*+\.call\s*+\(")

@@ -14,9 +14,11 @@ RESERVED = ("/work", "/tmp", "/dev", "/proc", "/sys", "/etc", "/box", "/python")
 
 
 def python_folders() -> list[str]:
-    """Folders of this interpreter and its installed packages. Folders of projects that are under work are left out."""
+    """Folders of this interpreter and its installed packages, also those of another environment that it looks into.
+    Folders of projects that are under work are left out.
+    """
     wanted = [sys.base_prefix, sys.base_exec_prefix]
-    wanted += [path for path in sys.path if _below(path, sys.prefix) and os.path.isdir(path)]
+    wanted += [path for path in sys.path if _holds_packages(path) and os.path.isdir(path)]
     found: list[str] = []
     for path in wanted:
         if path not in ("", "/") and not any(_below(path, other) for other in (*SYSTEM, *found)):
@@ -42,6 +44,10 @@ def move_interpreter(places: list[tuple[str, str]]) -> None:
     for module in list(sys.modules.values()):
         if path := getattr(module, "__path__", None):
             module.__path__ = [_moved(each, places) or each for each in path]
+
+
+def _holds_packages(path: str) -> bool:
+    return _below(path, sys.prefix) or os.path.basename(path) in ("site-packages", "dist-packages")
 
 
 def _moved(path: str, places: list[tuple[str, str]]) -> str | None:

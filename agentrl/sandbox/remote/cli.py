@@ -13,11 +13,13 @@ from pathlib import Path
 
 from ..limits import Limits
 from ..pool import SandboxPool
+from ..preload import SETS
 from ..result import STRENGTH
 from .server import SandboxServer, ServerSettings
 
 _TIERS = [tier for tier in STRENGTH if tier in ("zygote", "landlock")]
 _DEFAULTS = ServerSettings(token="", running=1)
+_PRELOAD = f"{', '.join(SETS)}, or modules as A,B"
 
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -31,7 +33,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     serves.add_argument("--queue", type=int, default=_DEFAULTS.queue, help="requests that may wait; more get a 429")
     serves.add_argument("--starting", type=int, default=_DEFAULTS.starting, help="runs whose walls are being built")
     serves.add_argument("--sessions", type=int, default=_DEFAULTS.sessions, help="at once, beside the runs")
-    serves.add_argument("--preload", default="", metavar="A,B", help="modules that every run finds imported")
+    serves.add_argument("--preload", default="bare", metavar="SET", help=f"what every run finds imported: {_PRELOAD}")
     serves.add_argument("--body-bytes", type=int, default=_DEFAULTS.body_bytes, help="of a request")
     serves.add_argument("--connections", type=int, default=_DEFAULTS.connections)
     serves.add_argument("--longest-s", type=float, default=_DEFAULTS.longest_s, help="of a request's deadline")
@@ -69,7 +71,7 @@ def serve(options: argparse.Namespace) -> int:
         minimum=options.minimum,
         workers=workers,
         running=settings.running,
-        preload=[name for name in options.preload.split(",") if name],
+        preload=options.preload if options.preload in SETS else options.preload.split(","),
     )
     asyncio.run(_serve(pool, settings, host.strip("[]"), int(port), _tls(options)))
     return 0
