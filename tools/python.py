@@ -60,11 +60,21 @@ def shown(result: CellResult, wall_s: float, max_chars: int) -> str:
 
 def _ending(result: CellResult, wall_s: float) -> str:
     """In words, how a call ended that did not end by itself."""
-    late = f"it was stopped after {wall_s:g} s" if result.status == "timeout" else ""
-    if not result.lost:
-        return f"[{late}; variables and files are still there]" if late else ""
-    why = late or _WHY.get(result.status) or f"the program has left: {result.error}"
+    if result.lost:
+        return lost_in_words(result.status, result.error, wall_s)
+    return f"[{_late(wall_s)}; variables and files are still there]" if result.status == "timeout" else ""
+
+
+def lost_in_words(status: str, error: str, wall_s: float) -> str:
+    """In words, how a session ended in the middle of a call."""
+    why = _WHY.get(status) or f"the program has left: {error}"
+    if status == "timeout":
+        why = f"it used more {error.removesuffix(' limit')} than it may" if "processor" in error else _late(wall_s)
     return f"[{why}. The session has ended: variables and files are gone, and the next call begins a new one.]"
+
+
+def _late(wall_s: float) -> str:
+    return f"it was stopped after {wall_s:g} s"
 
 
 python = python_tool()

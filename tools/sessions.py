@@ -7,12 +7,25 @@ the machinery broke. The pool is opened at the first call and closed with the la
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 from agentrl.env.holdings import Holdings, holdings
 from agentrl.errors import ConfigError, SandboxFailure
-from agentrl.sandbox import CellResult, Limits, Pool, PoolSession, SandboxError, SessionLost, open_pool
+from agentrl.sandbox import (
+    CellResult,
+    CommandResult,
+    Limits,
+    Pool,
+    PoolSession,
+    SandboxError,
+    SessionLost,
+    Shell,
+    open_pool,
+)
 
 OPEN_S = 90.0  # for a session to begin; a tool's deadline is longer, or this would look like the model's fault
 QUEUE_S = 60.0  # that a call may wait for others of its turn: they run one after another
@@ -68,13 +81,36 @@ async def run_cell(sandbox: Sandbox, cell: str, wall_s: float) -> tuple[CellResu
     Raises:
         SandboxFailure: the sandbox failed, which says nothing about the code.
     """
+    return await _run(sandbox, lambda current: current.run(cell, wall_s=wall_s))
+
+
+async def run_command(sandbox: Sandbox, command: str, wall_s: float, kept_bytes: int) -> tuple[CommandResult, str]:
+    """As `run_cell`, in the shell of the episode's session.
+
+    Raises:
+        SandboxFailure: the sandbox failed, or may start no programs.
+    """
+
+    async def run(current: PoolSession) -> CommandResult:
+        shell = _shells.setdefault(current, Shell(current))
+        shell.check()
+        return await shell.run(command, wall_s=wall_s, kept_bytes=kept_bytes)
+
+    return await _run(sandbox, run)
+
+
+_shells: WeakKeyDictionary[PoolSession, Shell] = WeakKeyDictionary()
+Result = TypeVar("Result", CellResult, CommandResult)
+
+
+async def _run(sandbox: Sandbox, work: Callable[[PoolSession], Awaitable[Result]]) -> tuple[Result, str]:
     news = ""
     while True:
         current = await session(sandbox)
         try:
-            result = await current.run(cell, wall_s=wall_s)
+            result = await work(current)
             break
-        except SessionLost as error:  # before this cell: idle, or cancelled in the middle of the last one
+        except SessionLost as error:  # before this call: idle, or cancelled in the middle of the last one
             news = f"[{error}. Its variables and files are gone; this is a new session.]\n"
             await holdings().drop(sandbox, current)
         except SandboxError as error:
@@ -82,7 +118,7 @@ async def run_cell(sandbox: Sandbox, cell: str, wall_s: float) -> tuple[CellResu
     if result.lost:
         await holdings().drop(sandbox, current)
     if result.status == "infra_error":
-        raise SandboxFailure(result.error or "the sandbox failed in the middle of a cell")
+        raise SandboxFailure(result.error or "the sandbox failed in the middle of a call")
     return result, news
 
 

@@ -10,20 +10,35 @@ from __future__ import annotations
 
 from .compare import same_value
 from .limits import Limits
+from .metrics import Latency, Metrics
 from .opening import open_pool
 from .pool import SandboxPool
 from .protocol import Pool, PoolSession
 from .remote import HttpPool, HttpSession
-from .result import CallResult, CellResult, RunResult, SandboxError, SessionLost, Status, Tier, TierUnavailable
+from .result import (
+    CallResult,
+    CellResult,
+    CommandResult,
+    RunResult,
+    SandboxError,
+    SessionLost,
+    Status,
+    Tier,
+    TierUnavailable,
+)
 from .session import Session
+from .shell import Shell
 from .sync import SyncSandboxPool, run_sync
 
 __all__ = [
     "CallResult",
     "CellResult",
+    "CommandResult",
     "HttpPool",
     "HttpSession",
+    "Latency",
     "Limits",
+    "Metrics",
     "Pool",
     "PoolSession",
     "RunResult",
@@ -31,6 +46,7 @@ __all__ = [
     "SandboxPool",
     "Session",
     "SessionLost",
+    "Shell",
     "Status",
     "SyncSandboxPool",
     "Tier",

@@ -22,18 +22,18 @@ _DEEPEST = 120  # levels; the sandbox's side refuses sooner
 async def call(pool: SandboxPool, head: Mapping[str, Any], files: Mapping[str, bytes], limits: Limits) -> CallResult:
     """`head`: `code`, `function` and `arguments`, which is JSON of positional and named ones."""
     payload = encode_payload(dict(head), dict(files))
-    async with pool.room:
+    async with pool.place(limits):
         try:
             with starting("the call"):
                 reader, writer = os.pipe()
         except SandboxError as error:
-            return _failed(pool, error)
+            return CallResult(None, pool.no_run(error))
         answer = CappedPipe(reader, limits.output_bytes, lambda: None, lambda: None)
         try:
             try:
                 live = await pool.finished(pool.order("call", limits), limits, payload, spare=writer)
             except SandboxError as error:
-                return _failed(pool, error)
+                return CallResult(None, pool.no_run(error))
             finally:
                 os.close(writer)
             try:
@@ -43,10 +43,6 @@ async def call(pool: SandboxPool, head: Mapping[str, Any], files: Mapping[str, b
                 pool.release(live)
         finally:
             answer.close()
-
-
-def _failed(pool: SandboxPool, error: SandboxError) -> CallResult:
-    return CallResult(None, RunResult("infra_error", tier=pool.tier, backend=pool.tier, error=str(error)))
 
 
 def _read(answer: CappedPipe, run: RunResult) -> CallResult:

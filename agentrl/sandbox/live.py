@@ -6,11 +6,13 @@ import asyncio
 import fcntl
 import os
 import socket
+import time
+from collections.abc import Sequence
 from contextlib import suppress
+from typing import Protocol
 
 from .jail.order import BROKEN, DONE, FOLDER, INTERRUPT, KILL, READY, Ending, Order
 from .streams import CappedPipe
-from .worker import Worker
 
 _START_S = 20.0  # for the walls of one run to stand
 _GRACE_S = 5.0  # after which a worker that should have ended a run is taken for dead
@@ -18,10 +20,19 @@ _TOO_MUCH_GIVEN = ("disk", "memory")  # what the caller's own files may come to 
 _SEALS = 0b1111  # no writing, growing, shrinking, and no other seals
 
 
+class Taker(Protocol):
+    """Who takes orders: a worker, or the keeper of a session."""
+
+    load: int  # runs that are under way there
+
+    async def send(self, order: Order, descriptors: Sequence[int]) -> None:
+        """Raises SandboxError if it is gone."""
+
+
 class LiveRun:
     """Call `start`, then await `done`. `close` ends it at any time and frees all it holds."""
 
-    def __init__(self, worker: Worker, order: Order, output_cap: int) -> None:
+    def __init__(self, worker: Taker, order: Order, output_cap: int) -> None:
         self.worker = worker
         self.order = order
         self.overflowed = False
@@ -30,6 +41,8 @@ class LiveRun:
         self.begun = False  # the program may have
         self.unbegun = False  # the worker died before: another one may have the order
         self.folder: int | None = None  # directory descriptor, if the order asked for it
+        self.began = time.monotonic()
+        self.ready_s = 0.0  # from then until the walls stood
         self._loop = asyncio.get_running_loop()
         self.done: asyncio.Future[None] = self._loop.create_future()
         self.ready: asyncio.Future[None] = self._loop.create_future()
@@ -93,6 +106,7 @@ class LiveRun:
         elif kind == READY:
             self.begun = True
             self._set_timer()
+            self.ready_s = time.monotonic() - self.began
             if not self.ready.done():
                 self.ready.set_result(None)
         elif kind == BROKEN:

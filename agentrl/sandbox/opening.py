@@ -31,6 +31,10 @@ def open_pool(
     minimum: str = "landlock",
     limits: Limits | None = None,
     running: int | None = None,
+    sessions: int | None = None,
+    starting: int | None = None,
+    memory_bytes: int | None = None,
+    processes: int | None = None,
     preload: str | Sequence[str] = "bare",
     warm: str = "",
     workers: int | None = None,
@@ -48,6 +52,8 @@ def open_pool(
         minimum: the weakest that is accepted. A weaker machine or server raises TierUnavailable at the opening.
         limits: the default ones.
         running: runs at once; four for each worker, or 256 on servers.
+        sessions, starting, memory_bytes, processes: bounds of this machine, as of SandboxPool. Not used with servers,
+            which have their own.
         preload: modules that every run finds imported, or a set of them, as of SandboxPool. Servers must have been
             started with them.
         warm: a program run once after that. Servers have none.
@@ -69,6 +75,10 @@ def open_pool(
             minimum=minimum,
             workers=workers,
             running=running,
+            sessions=sessions,
+            starting=starting,
+            memory_bytes=memory_bytes,
+            processes=processes,
             preload=preload,
             warm=warm,
             limits=limits,

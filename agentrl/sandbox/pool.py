@@ -6,30 +6,33 @@ In: programs and limits. Out: results. Verdicts are formed here, in the caller's
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any
 
+from .bounds import Gate, Place
 from .call import call
 from .choice import place_for, processors, tiers_for
-from .collect import collect
 from .containers import DEFAULT_IMAGE
+from .crew import TRIES, Crew
 from .dialogue import Dialogue
 from .inputs import as_bytes, as_files, check_name
 from .jail.order import Mode, Order, encode_payload
 from .limits import Limits
-from .live import LiveRun
+from .live import LiveRun, Taker
+from .metrics import Meter, Metrics
+from .outcome import result_of
 from .preload import as_preload
 from .result import STRENGTH, CallResult, RunResult, SandboxError, TierUnavailable, WorkerGone, starting
 from .session import Session
-from .surely import surely
-from .verdict import judge
+from .shell import Shell
 from .worker import Worker
-
-_TRIES = 3  # of what a dying worker keeps from beginning
 
 
 class SandboxPool:
@@ -37,7 +40,9 @@ class SandboxPool:
 
     `tier`: which isolation, or None for the strongest that works here. `minimum`: the weakest that is accepted; a
     weaker machine raises TierUnavailable at the start. `workers`: fork servers, one for each processor if None.
-    `running`: runs at once. `preload`: modules that every run finds imported, or a set of them: "bare" or
+    `running`: runs at once. `sessions`: sessions at once, shells too; None for any number. `starting`: runs and
+    sessions whose walls are being built. `memory_bytes`, `processes`: for all that lives together, as the sums of
+    their limits; who does not fit waits. `preload`: modules that every run finds imported, or a set of them: "bare" or
     "scientific" (numpy and sympy, used once). `warm`: a program run once after that.
     `limits`: the default ones. `image`: for tiers whose workers live in containers, which are made for
     `running` runs with these limits; it is never fetched.
@@ -50,6 +55,10 @@ class SandboxPool:
         minimum: str = "landlock",
         workers: int | None = None,
         running: int | None = None,
+        sessions: int | None = None,
+        starting: int | None = None,
+        memory_bytes: int | None = None,
+        processes: int | None = None,
         preload: str | Sequence[str] = "bare",
         warm: str = "",
         limits: Limits | None = None,
@@ -70,13 +79,16 @@ class SandboxPool:
             raise ValueError(f"tier {tier!r} is weaker than the minimum {minimum!r}")
         self._count = workers or processors()
         self._running = running or 4 * self._count
-        self._room = asyncio.Semaphore(self._running)
+        self._gate = Gate(memory_bytes, processes)
+        self._room = self._gate.bound("runs", self._running)
+        self._seats = self._gate.bound("sessions", sessions)
+        self._starts = asyncio.Semaphore(starting or 4 * self._count)
+        self._starting = 0
+        self.meter = Meter()
         self._image = image
         self.preload = as_preload(preload, warm)
-        self._mending = asyncio.Lock()
         self._names = itertools.count(1)
-        self._closed = False
-        self.workers: list[Worker] = []
+        self._crew: Crew | None = None
         self._lives: set[LiveRun] = set()
 
     async def __aenter__(self) -> SandboxPool:
@@ -94,49 +106,44 @@ class SandboxPool:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._closed = True
-        for worker in self.workers:
-            worker.close()
+        crew = self._crew
+        assert crew is not None
+        crew.close()
+        self._gate.open_wide()
         for live in self._lives:
             live.give_up("the pool was closed")
-        await self._all_gone(self.workers)
+        await crew.gone()
 
     async def _open(self, tier: str) -> None:
         """All workers of this tier, and one run that shows that a run has its walls."""
         self.tier = tier
-        self._place = place_for(tier, self.limits, -(-self._running // self._count), self._image)
-        others: list[asyncio.Task[None]] = []
+        place = place_for(tier, self.limits, -(-self._running // self._count), self._image)
+        crew = self._crew = Crew(place, self.preload)
         try:
-            await self._add_worker()
-            others = [asyncio.create_task(self._add_worker()) for _ in range(self._count - 1)]
-            await asyncio.gather(*others)
-            tried = await self.run("print(6 * 7)", limits=Limits())
+            await crew.open(self._count)
+            tried = await self._try()
         except BaseException:
-            for task in others:
-                task.cancel()
-            await asyncio.gather(*others, return_exceptions=True)  # one may have started all the same
-            await self._drop_workers()
+            await self._dismiss(crew)
             raise
         if tried.stdout != "42\n":
-            await self._drop_workers()
+            await self._dismiss(crew)
             raise TierUnavailable(f"tier {tier!r} cannot be had here: {tried.error or tried.stderr}")
 
-    async def _drop_workers(self) -> None:
-        dropped, self.workers = self.workers, []
-        for worker in dropped:
-            worker.close()
-        await self._all_gone(dropped)
+    async def _dismiss(self, crew: Crew) -> None:
+        self._crew = None
+        crew.close()
+        await crew.gone()
 
-    async def _all_gone(self, workers: Sequence[Worker]) -> None:
-        await surely(asyncio.gather(*(worker.gone() for worker in workers)))
+    async def _try(self) -> RunResult:
+        plain = Limits()
+        most = {name: min(most, getattr(plain, name)) for name, most in self._gate.most.items()}
+        tried = await self.run("print(6 * 7)", limits=dataclasses.replace(plain, **most))
+        self.meter = Meter()
+        return tried
 
-    async def _add_worker(self) -> None:
-        self.workers.append(await self._new_worker())
-
-    async def _new_worker(self) -> Worker:
-        worker = Worker(self._place, self.preload)
-        await worker.start()
-        return worker
+    @property
+    def workers(self) -> Sequence[Worker]:
+        return self._crew.workers if self._crew else ()
 
     @property
     def features(self) -> Mapping[str, Any]:
@@ -190,11 +197,11 @@ class SandboxPool:
         wanted = [check_name(name) for name in collect_files]
         payload = encode_payload(head, as_files(files))
         order = self.order("program", limits, show_folder=bool(wanted))
-        async with self._room:
+        async with self.place(limits):
             try:
                 live = await self.finished(order, limits, payload, as_bytes(stdin))
             except SandboxError as error:
-                return RunResult("infra_error", tier=self.tier, backend=self.tier, error=str(error))
+                return self.no_run(error)
             try:
                 return self.result(live, limits, wanted)
             finally:
@@ -209,9 +216,20 @@ class SandboxPool:
     ) -> Session:
         """A stateful session: `async with pool.session() as session: await session.run(cell)`.
 
-        It is not counted among the runs at once. After `idle_s` seconds without a cell it ends.
+        It is not counted among the runs at once, but among the `sessions`. After `idle_s` seconds without a cell it
+        ends.
         """
         return Session(self, limits or self.limits, as_files(files), idle_s)
+
+    def shell(
+        self,
+        *,
+        files: Mapping[str, str | bytes] | None = None,
+        limits: Limits | None = None,
+        idle_s: float | None = None,
+    ) -> Shell:
+        """A stateful bash, in a session of its own: `async with pool.shell() as shell: await shell.run("ls")`."""
+        return Shell(self.session(files=files, limits=limits, idle_s=idle_s))
 
     async def call(
         self,
@@ -241,21 +259,49 @@ class SandboxPool:
         """
         return Dialogue(self, code, limits or self.limits)
 
-    @property
-    def room(self) -> asyncio.Semaphore:
-        """Of the runs at once."""
-        return self._room
+    @asynccontextmanager
+    async def place(self, limits: Limits) -> AsyncIterator[None]:
+        """Among the runs at once. Raises ValueError for limits that the whole pool does not have."""
+        began = time.monotonic()
+        async with self._room.inside_of(limits):
+            self.meter.took("queue", time.monotonic() - began)
+            yield
 
-    def order(self, mode: Mode, limits: Limits, *, show_folder: bool = False) -> Order:
+    async def place_for_session(self, limits: Limits) -> Place:
+        """To be left by the caller. Raises ValueError for limits that the whole pool does not have."""
+        return await self._seats.enter(limits)
+
+    def place_for_fork(self, limits: Limits) -> Place:
+        """Raises SandboxError if there is none: who has a session and waits for another may wait for ever."""
+        return self._seats.enter_at_once(limits)
+
+    def metrics(self) -> Metrics:
+        """What the pool has done since it was opened, and does now."""
+        return Metrics(
+            runs=dict(self.meter.runs),
+            cells=dict(self.meter.cells),
+            kills=dict(self.meter.kills),
+            latency={phase: each.summary() for phase, each in self.meter.phases.items()},
+            running=self._room.inside,
+            cells_running=self.meter.cells_running,
+            sessions=self._seats.inside,
+            waiting=self._room.in_line + self._seats.in_line,
+            starting=self._starting,
+            memory_bytes=self._gate.used["memory_bytes"],
+            processes=self._gate.used["processes"],
+        )
+
+    def order(self, mode: Mode, limits: Limits, *, show_folder: bool = False, source: str = "") -> Order:
         """Raises ValueError for limits that this pool was not made for."""
-        if self.workers:
-            self._place.check(limits)
-            if show_folder and not self._place.files:
+        if self._crew is not None:
+            self._crew.place.check(limits)
+            if show_folder and not self._crew.place.files:
                 raise ValueError(f"tier {self.tier!r} brings no files back: let the program print what it made")
+        stays = mode in ("cells", "branch", "keeper")
         return Order(
             mode=mode,
-            wall_s=0.0 if mode == "cells" else limits.wall_s,
-            cpu_s=0.0 if mode == "cells" else limits.cpu_s,
+            wall_s=0.0 if stays else limits.wall_s,
+            cpu_s=limits.cpu_s,
             address_bytes=limits.address_bytes,
             memory_bytes=limits.memory_bytes,
             processes=limits.processes,
@@ -264,6 +310,7 @@ class SandboxPool:
             open_files=limits.open_files,
             show_folder=show_folder,
             name=f"run-{next(self._names)}",
+            source=source,
         )
 
     async def finished(
@@ -273,32 +320,58 @@ class SandboxPool:
 
         Raises SandboxError if it could not be started.
         """
-        for left in reversed(range(_TRIES)):
+        for left in reversed(range(TRIES)):
             live = await self.launch(order, limits, payload, stdin, spare)
             try:
                 await live.done
             except BaseException:
                 self.release(live)
                 raise
-            if not (live.unbegun and left) or self._closed:
+            if not (live.unbegun and left) or self._crew is None or self._crew.closed:
                 break
             self.release(live)
         return live
 
     async def launch(
-        self, order: Order, limits: Limits, payload: bytes, stdin: bytes = b"", spare: int | None = None
+        self,
+        order: Order,
+        limits: Limits,
+        payload: bytes,
+        stdin: bytes = b"",
+        spare: int | None = None,
+        worker: Taker | None = None,
     ) -> LiveRun:
-        """A started run on the worker with the least to do; give it to `release`. Raises SandboxError if it fails."""
-        for left in reversed(range(_TRIES)):
+        """A started run; give it to `release`. On the worker with the least to do, if none is named. It counts as
+        starting until its walls stand. Raises SandboxError if it fails.
+        """
+        await self._starts.acquire()
+        try:
+            live = await self._launch(order, limits, payload, stdin, spare, worker)
+        except BaseException:
+            self._starts.release()
+            raise
+        self._starting += 1
+        live.ready.add_done_callback(self._started)
+        return live
+
+    def _started(self, _: object) -> None:
+        self._starting -= 1
+        self._starts.release()
+
+    async def _launch(
+        self, order: Order, limits: Limits, payload: bytes, stdin: bytes, spare: int | None, worker: Taker | None
+    ) -> LiveRun:
+        for left in reversed(range(TRIES)):
             try:
-                return await self._launch(order, limits, payload, stdin, spare)
+                return await self._launch_on(worker or await self._pick(), order, limits, payload, stdin, spare)
             except WorkerGone:
-                if not left:
+                if worker or not left:
                     raise
         raise AssertionError
 
-    async def _launch(self, order: Order, limits: Limits, payload: bytes, stdin: bytes, spare: int | None) -> LiveRun:
-        worker = await self._pick()
+    async def _launch_on(
+        self, worker: Taker, order: Order, limits: Limits, payload: bytes, stdin: bytes, spare: int | None
+    ) -> LiveRun:
         live = LiveRun(worker, order, limits.output_bytes)
         worker.load += 1
         try:
@@ -316,63 +389,25 @@ class SandboxPool:
         self._lives.discard(live)
 
     async def _pick(self) -> Worker:
-        if self._closed or not self.workers:
+        if self._crew is None:
             raise SandboxError("the pool is not open: use it inside `async with`")
-        if not all(worker.alive for worker in self.workers):
-            await self._mend()
-        return min(self.workers, key=lambda worker: worker.load)
-
-    async def _mend(self) -> None:
-        """Puts new workers in the place of dead ones."""
-        async with self._mending:
-            for place, worker in enumerate(self.workers):
-                if not worker.alive:
-                    await worker.gone()
-                    new = await self._replacement()
-                    if self._closed:
-                        new.close()
-                        await new.gone()
-                        raise SandboxError("the pool was closed")
-                    self.workers[place] = new
-
-    async def _replacement(self) -> Worker:
-        """Whatever ended the last one may end the next before it stands."""
-        for left in reversed(range(_TRIES)):
-            try:
-                return await self._new_worker()
-            except SandboxError:
-                if not left or self._closed:
-                    raise
-        raise AssertionError
+        return await self._crew.pick()
 
     def result(self, live: LiveRun, limits: Limits, wanted: Sequence[str] = ()) -> RunResult:
         """What a run came to. If it has not ended, that is the sandbox's failure."""
-        stdout, cut_out = live.stdout.take()
-        stderr, cut_err = live.stderr.take()
-        if live.ending is None:
-            return RunResult(
-                "infra_error", stdout=stdout, stderr=stderr, tier=self.tier, backend=self.tier, error=live.trouble
-            )
-        status, error = judge(live.ending, limits, overflowed=live.overflowed)
-        files: dict[str, bytes] = {}
-        if wanted:
-            try:
-                files, left_out = collect(live.folder, wanted, limits.result_bytes)
-            except OSError as lack:
-                status, error, left_out = "infra_error", f"its files could not be fetched: {lack}", False
-            error = error or (f"files over {limits.result_bytes} bytes were left out" if left_out else "")
-        return RunResult(
-            status,
-            exit_code=live.ending.exit_code,
-            signal=live.ending.signal,
-            stdout=stdout,
-            stderr=stderr,
-            truncated=cut_out or cut_err,
-            wall_s=live.ending.wall_s,
-            cpu_s=live.ending.cpu_s,
-            max_rss=live.ending.max_rss,
-            files=files,
-            tier=self.tier,
-            backend=self.tier,
-            error=error,
-        )
+        began = time.monotonic()
+        result = result_of(live, limits, wanted, self.tier)
+        self.meter.took("collect", time.monotonic() - began)
+        if live.ready_s:
+            self.meter.took("start", live.ready_s)
+            self.meter.took("run", max(0.0, began - live.began - live.ready_s))
+        if reason := "output" if live.overflowed else live.ending.killed if live.ending else "":
+            self.meter.kill(reason)
+        if live.order.mode in ("program", "call"):
+            self.meter.run(result.status)
+        return result
+
+    def no_run(self, error: SandboxError) -> RunResult:
+        """What a run came to that could not be started."""
+        self.meter.run("infra_error")
+        return RunResult("infra_error", tier=self.tier, backend=self.tier, error=str(error))

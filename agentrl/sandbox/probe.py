@@ -89,6 +89,8 @@ def _details(each: Finding) -> list[str]:
     ]
     if features.get("proc") is False:
         words.append("runs have no /proc: parts of the machine's are covered, as in many containers")
+    if features.get("forks") is False:
+        words.append("sessions cannot be forked, for want of that /proc")
     if features.get("watched") is False:
         words.append("there is no /proc: memory and processor time are limited for each process, not for a whole run")
     if features.get("own_user") is False and each.tier == "landlock":

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .limits import Limits
 from .result import CallResult, CellResult, RunResult
 
+if TYPE_CHECKING:
+    from .shell import Shell
+
 
 class PoolSession(Protocol):
     """One process that runs cell after cell: `async with pool.session() as session: await session.run(cell)`."""
+
+    limits: Limits
 
     @property
     def pool(self) -> Pool: ...
@@ -23,6 +28,8 @@ class PoolSession(Protocol):
     ) -> None: ...
 
     async def run(self, cell: str, *, wall_s: float | None = None) -> CellResult: ...
+
+    async def fork(self) -> PoolSession: ...
 
     def close(self) -> None: ...
 
@@ -97,5 +104,13 @@ class Pool(Protocol):
         limits: Limits | None = None,
         idle_s: float | None = None,
     ) -> PoolSession: ...
+
+    def shell(
+        self,
+        *,
+        files: Mapping[str, str | bytes] | None = None,
+        limits: Limits | None = None,
+        idle_s: float | None = None,
+    ) -> Shell: ...
 
     def dialogue(self, code: str, *, limits: Limits | None = None) -> PoolDialogue: ...

@@ -121,3 +121,28 @@ class CellResult:
     @property
     def ok(self) -> bool:
         return self.status == "ok"
+
+
+@dataclass(frozen=True, slots=True)
+class CommandResult:
+    """What one command of a shell came to. Times in seconds.
+
+    `status`: `ok` for exit code 0, `error` for another, `timeout` if it was killed at its limit; else why the session
+    was lost, as of CellResult. `stdout`: both streams, as they were written; of more than was to be kept the head and
+    the tail, and `cut` counts the bytes between them. `shell_lost`: the shell ended with this command; files stay, the
+    folder and variables are those of a new shell with the next. `lost`: the session has ended, and there is no next.
+    """
+
+    status: Status
+    exit_code: int | None = None
+    stdout: str = ""
+    cut: int = 0
+    wall_s: float = 0.0
+    error: str = ""
+    shell_lost: bool = False
+    lost: bool = False
+    tier: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return self.status == "ok"

@@ -6,13 +6,16 @@ import asyncio
 import threading
 from collections.abc import Coroutine, Mapping, Sequence
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from .containers import DEFAULT_IMAGE
 from .limits import Limits
+from .metrics import Metrics
 from .opening import open_pool
+from .pool import SandboxPool
 from .protocol import PoolSession
-from .result import CallResult, CellResult, RunResult
+from .result import CallResult, CellResult, CommandResult, RunResult, SandboxError
+from .shell import Shell
 
 T = TypeVar("T")
 
@@ -91,23 +94,61 @@ class SyncSandboxPool:
         """As `SandboxPool.session`, for a plain `with`."""
         return SyncSession(self, self._pool.session(**arguments))
 
+    def shell(self, **arguments: Any) -> SyncShell:
+        """As `SandboxPool.shell`, for a plain `with`."""
+        return SyncShell(self, self._pool.shell(**arguments))
 
-class SyncSession:
-    def __init__(self, pool: SyncSandboxPool, session: PoolSession) -> None:
-        self._pool, self._session = pool, session
+    def metrics(self) -> Metrics:
+        """As `SandboxPool.metrics`. Raises SandboxError for sandboxes of servers, which have figures of their own."""
+        if not isinstance(self._pool, SandboxPool):
+            raise SandboxError("these sandboxes are of servers: each tells its figures at GET /v1/status")
+        return self._pool.metrics()
 
-    def __enter__(self) -> SyncSession:
-        self._pool.wait_for(self._session.__aenter__())
+
+H = TypeVar("H", bound=PoolSession | Shell)
+
+
+class _Held(Generic[H]):
+    """What is opened by `with` and closed after it."""
+
+    def __init__(self, pool: SyncSandboxPool, held: H) -> None:
+        self._pool, self._held = pool, held
+
+    def __enter__(self) -> Self:
+        self._pool.wait_for(self._held.__aenter__())
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._pool.wait_for(self._session.__aexit__(kind, error, trace))
+        self.close()
+
+    def close(self) -> None:
+        """As of what it holds: ends the process. May be called more than once."""
+        self._pool.wait_for(self._close())
+
+    async def _close(self) -> None:
+        self._held.close()
+
+
+class SyncSession(_Held[PoolSession]):
+    """As Session, with plain calls."""
 
     def run(self, cell: str, *, wall_s: float | None = None) -> CellResult:
         """As `Session.run`."""
-        return self._pool.wait_for(self._session.run(cell, wall_s=wall_s))
+        return self._pool.wait_for(self._held.run(cell, wall_s=wall_s))
+
+    def fork(self) -> SyncSession:
+        """As `Session.fork`."""
+        return SyncSession(self._pool, self._pool.wait_for(self._held.fork()))
+
+
+class SyncShell(_Held[Shell]):
+    """As Shell, with plain calls."""
+
+    def run(self, command: str, **arguments: Any) -> CommandResult:
+        """As `Shell.run`."""
+        return self._pool.wait_for(self._held.run(command, **arguments))
 
 
 def run_sync(

@@ -64,6 +64,12 @@ def whole(request: pytest.FixtureRequest) -> Iterator[SyncSandboxPool]:
     yield from opened(request.param)
 
 
+@pytest.fixture(scope="module")
+def zygote() -> Iterator[SyncSandboxPool]:
+    """Whose sessions can be forked."""
+    yield from opened("zygote")
+
+
 @cache
 def refusal(tier: str) -> str:
     """Why there is no such tier here."""

@@ -41,7 +41,16 @@ try:
 except TierUnavailable as error:
     print("refused:", error)
 """
-UNSHARE, LANDLOCK, MOUNT = 272, 444, 165
+UNSHARE, LANDLOCK, MOUNT, SECCOMP = 272, 444, 165, 317
+_FORK = """
+from agentrl.sandbox import SyncSandboxPool, SandboxError
+with SyncSandboxPool(tier="zygote", workers=1) as pool, pool.session() as session:
+    session.run("x = 42")
+    try:
+        session.fork()
+    except SandboxError as error:
+        print(session.run("x").stdout, error)
+"""
 needs_both = pytest.mark.skipif(not landlock.abi(), reason="this kernel has no Landlock")
 
 
@@ -211,3 +220,9 @@ def test_no_walls_have_to_be_asked_for_by_name() -> None:
     with pytest.raises(ValueError, match="weaker"):
         SandboxPool(tier="landlock", minimum="zygote")
     assert issubclass(TierUnavailable, Exception)
+
+
+def test_where_calls_cannot_be_asked_about_sessions_go_on_and_are_not_forked() -> None:
+    """As inside some containers, whose own supervisor is the only one that may be asked."""
+    text = said(f"{_REFUSE}\nrefuse({SECCOMP})\n{_FORK}")
+    assert text == "42\n the session could not be forked: the kernel does not let it be forked"

@@ -7,12 +7,29 @@ import struct
 import pytest
 
 from agentrl.sandbox.jail.numbers import AUDIT_ARCH, NUMBERS
-from agentrl.sandbox.jail.policy import ALLOWED, REFUSED, Bits, Never, Only, Rule, with_namespaces, without_namespaces
+from agentrl.sandbox.jail.policy import (
+    ALLOWED,
+    REFUSED,
+    Also,
+    Ask,
+    Bits,
+    Never,
+    Only,
+    Rule,
+    with_branches,
+    with_namespaces,
+    without_namespaces,
+)
 from agentrl.sandbox.jail.seccomp import build
 
-ALLOW, KILL, EPERM, ENOSYS = 0x7FFF0000, 0x80000000, 0x50001, 0x50026
+ALLOW, KILL, EPERM, ENOSYS, NOTIFY = 0x7FFF0000, 0x80000000, 0x50001, 0x50026, 0x7FC00000
 PID = 4321
-RULES = {"namespaces": with_namespaces(True), "old_landlock": with_namespaces(False), "alone": without_namespaces(PID)}
+RULES = {
+    "namespaces": with_namespaces(True),
+    "old_landlock": with_namespaces(False),
+    "branches": with_branches(True),
+    "alone": without_namespaces(PID),
+}
 
 
 def answer(program: bytes, number: int, arguments: tuple[int, ...] = (), arch: int | None = None) -> int:
@@ -48,6 +65,10 @@ def wanted(rules: dict[str, Rule], name: str, arguments: tuple[int, ...]) -> int
             return ALLOW if words[argument] in values else 0x50000 | errno
         case Never(argument, values):
             return EPERM if words[argument] in values else ALLOW
+        case Also(rule, first, second):
+            return ALLOW if words[:2] == [first, second] else wanted({name: rule}, name, arguments)
+        case Ask():
+            return NOTIFY
         case Bits(refused, needed):
             return ALLOW if not words[0] & refused and (not needed or words[0] & needed) else EPERM
     raise AssertionError
@@ -59,7 +80,19 @@ def test_every_number_gets_what_the_rules_say(machine: str, kind: str) -> None:
     rules, arch = RULES[kind], AUDIT_ARCH[machine]
     program = build(rules, machine)
     names = {number: name for name, number in NUMBERS[machine].items()}
-    samples = [(), (1, 1), (2, 2), (17, 0x5412), (0x7E020011, 0x5401), (0x10F00, 15), (PID, 9), (0, 1031), (-1, 0x541B)]
+    samples = [
+        (),
+        (1, 1),
+        (2, 2),
+        (17, 0x5412),
+        (0x7E020011, 0x5401),
+        (0x10F00, 15),
+        (PID, 9),
+        (0, 1031),
+        (-1, 0x541B),
+        (4, 1),
+        (4, 0),
+    ]
     for number in [*range(1000), 0x40000000, 0x40000001, 0xFFFFFFFF]:
         for arguments in samples:
             words = tuple(argument & (2**64 - 1) for argument in arguments)
@@ -88,7 +121,8 @@ def test_what_must_never_be_allowed(name: str) -> None:
         for machine, numbers in NUMBERS.items():
             if name in numbers:
                 got = answer(build(rules, machine), numbers[name], (), AUDIT_ARCH[machine])
-                assert got == (ENOSYS if name == "clone3" else EPERM)
+                asked = name == "unshare" and rules is RULES["branches"]
+                assert got == (NOTIFY if asked else ENOSYS if name == "clone3" else EPERM)
 
 
 def test_the_words_of_signed_arguments_are_compared() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from agentrl.sandbox.jail.order import DESCRIPTORS, DONE, KILL, Ending, Order
 from agentrl.sandbox.jail.server import Server
+from agentrl.sandbox.jail.walls import Birth
 
 ORDER = Order(
     mode="program", wall_s=60, cpu_s=60, address_bytes=1 << 40, memory_bytes=1 << 40, processes=9, disk_bytes=1 << 40,
@@ -37,12 +38,12 @@ class Walls:
     tidied: list[str] = field(default_factory=list)
     held: list[int] = field(default_factory=list)
 
-    def fork(self) -> int:
+    def start(self, order: Order, descriptors: list[int]) -> Birth:
         while self.next_number and (fd := os.open(os.devnull, os.O_RDONLY)) not in self.next_number:
             self.held.append(fd)
         if self.next_number:
             os.close(fd)
-        return self.processes.pop(0).pid
+        return Birth(self.processes.pop(0).pid)
 
     def usage(self, runs: dict[int, int]) -> dict[int, tuple[int, float]]:
         return {}

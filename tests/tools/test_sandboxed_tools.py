@@ -22,7 +22,7 @@ from agentrl.render.tokenizer import ByteTokenizer
 from agentrl.rollout.episode import Job
 from agentrl.rollout.play import play
 from agentrl.rollout.settings import RetrySettings, RolloutSettings
-from agentrl.sandbox import SandboxPool, SessionLost, TierUnavailable
+from agentrl.sandbox import Limits, SandboxPool, SessionLost, TierUnavailable
 from agentrl.tools.python import python, python_tool
 from agentrl.tools.sessions import Sandbox
 from agentrl.tools.shell import shell_tool
@@ -107,6 +107,21 @@ async def test_a_lost_session_is_told_in_words_and_a_new_one_begins(env: Coder, 
     assert f"[{why}. The session has ended: variables and files are gone" in shown
     assert "NameError" in await ask(env, "python", "x")
     assert await ask(env, "python", "1 + 1") == "2"
+
+
+async def test_a_session_that_burnt_its_processor_time_is_told_in_words() -> None:
+    burn = "import threading\ndef burn():\n    while True: pass\nthreading.Thread(target=burn, daemon=True).start()"
+    env = Coder()
+    env.extra_tools = (python_tool(wall_s=60, sandbox=Sandbox(limits=Limits(cpu_s=0.5, wall_s=60))),)
+    await env.reset(seed=1)
+    shown = await ask(env, "python", f"{burn}\nburn()")
+    assert shown.startswith("[it used more processor time than it may. The session has ended")
+    assert await ask(env, "python", f"{burn}\n1") == "1"
+    with env._holdings.at_hand():
+        session = await env._holdings.for_episode(*_held(env))
+    await session._live.done
+    assert "processor time limit. Its variables and files are gone" in await ask(env, "python", "2")
+    await env.close()
 
 
 async def test_a_call_that_is_late_is_interrupted_and_variables_stay(

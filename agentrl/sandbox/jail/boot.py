@@ -24,6 +24,7 @@ from . import namespaces, seccomp
 from .alone import Alone
 from .bubblewrap import Bubblewrap
 from .guest import Guest
+from .keeper import keep
 from .namespaces import Namespaces
 from .none import NoWalls
 from .server import Server
@@ -40,7 +41,7 @@ def main() -> None:
         if not seccomp.supported():
             raise OSError("the filter of system calls does not know this machine's architecture")
         if config["tier"] == "zygote":
-            namespaces.enter(lambda alive: _work(control, config, Namespaces(), alive))
+            namespaces.enter(lambda alive: _work(control, config, Namespaces(keep), alive))
         if config["tier"] == "bwrap":  # where nothing is forked from this process that could find them loaded
             walls = Bubblewrap(config["base"], config["preload"], config["warm"])
             _work(control, {**config, "preload": [], "warm": ""}, walls, None)

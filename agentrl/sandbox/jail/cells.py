@@ -12,18 +12,27 @@ import signal
 import sys
 from typing import Any, NoReturn
 
+from .branch import fork_session
 from .program import compiled, exit_code, flush, fresh_main, guarded, leave, remember_source
 
+FORK = (1 << 32) - 1  # in the place of a cell's length: fork, and there is no cell
 _DEEPEST = 100  # levels of lists and dictionaries in a call's value
 
 
 def serve_cells(fd: int) -> NoReturn:
     """Reads cells (4 bytes of length, then UTF-8) until end-of-file; answers each with a length and JSON
-    `{"ending": "ok" | "error" | "interrupted" | "exit", "error": name of the exception, "code": exit code}`."""
+    `{"ending": "ok" | "error" | "interrupted" | "exit", "error": name of the exception, "code": exit code}`.
+    `FORK` for a length is answered with `{"ending": "forked" | "error"}`; the branch goes on here with the next cell of
+    its own, for by then another conversation stands behind `fd`."""
     namespace = fresh_main()
     sys.argv[:] = [""]
     number = 0
     while (source := _receive(fd)) is not None:
+        if isinstance(source, int):
+            flush()
+            if said := fork_session():
+                _send(fd, said)
+            continue
         number += 1
         answer = _run_cell(source, f"<cell {number}>", namespace)
         flush()
@@ -69,9 +78,15 @@ def _execute(source: str, name: str, namespace: dict[str, Any]) -> None:
         exec(compile(ast.Interactive([last]), name, "single", dont_inherit=True), namespace)
 
 
-def _receive(fd: int) -> str | None:
+def _receive(fd: int) -> str | int | None:
+    """A cell, `FORK`, or None at the end."""
     head = _exactly(fd, 4)
-    body = head and _exactly(fd, int.from_bytes(head, "big"))
+    if head is None:
+        return None
+    size = int.from_bytes(head, "big")
+    if size == FORK:
+        return FORK
+    body = _exactly(fd, size)
     return None if body is None else body.decode()
 
 

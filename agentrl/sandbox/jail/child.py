@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from .branch import fresh_randomness
 from .cells import answer_call, serve_cells
 from .order import BROKEN, FOLDER, READY, Order, decode_payload
 from .program import run_command, run_program
@@ -16,11 +17,11 @@ from .walls import Birth, Enclosure, limit_descriptors
 SPARE = 3  # where a session's or a call's own descriptor stands
 
 
-def forked(order: Order, descriptors: list[int], walls: Enclosure) -> Birth:
-    """`Walls.start` by a fork of this process."""
+def forked(order: Order, descriptors: list[int], walls: Enclosure, live: Callable[[], NoReturn] | None = None) -> Birth:
+    """`Walls.start` by a fork of this process. `live`: what the new one does instead of becoming the run."""
     pid = walls.fork()
     if pid == 0:
-        become(order, descriptors, walls, _stand)
+        live() if live else become(order, descriptors, walls, _stand)
     return Birth(pid)
 
 
@@ -40,7 +41,7 @@ def become(
         if order.show_folder:  # before the last wall, which may let no descriptor through
             socket.send_fds(channel, [FOLDER], [os.open(folder, os.O_RDONLY | os.O_DIRECTORY)])
         sys.path.insert(0, folder)
-        _fresh_randomness()
+        fresh_randomness()
         walls.shut()
         channel.send(READY)
     except BaseException as error:
@@ -104,10 +105,3 @@ def _write_files(folder: str, files: dict[str, bytes]) -> str:
     except OSError as error:
         return str(error)
     return ""
-
-
-def _fresh_randomness() -> None:
-    """Python's own generator is seeded anew at each fork; numpy's is not."""
-    numpy: Any = sys.modules.get("numpy")
-    if numpy is not None and "numpy.random" in sys.modules:
-        numpy.random.seed(int.from_bytes(os.urandom(4), "little"))

@@ -16,40 +16,47 @@ from . import syscalls as sc
 from .child import forked
 from .crowd import Crowd
 from .order import Order
-from .policy import with_namespaces
+from .policy import with_branches, with_namespaces
 from .processes import ProcessTable
 from .walls import Birth, set_limits
 
 _OWN_FOLDERS = 4  # of ours among a run's files
 RUN_ID = 1000  # user and group of a run, as it sees itself
 OUTER_IDS = (1_879_000_000, 64_999)  # who that is outside when root starts the pool: nobody who owns anything
+FOLDERS = ("/work", "/tmp", "/dev/shm")
 _ALL = sc.CLONE_NEWUSER | sc.CLONE_NEWPID | sc.CLONE_NEWNS | sc.CLONE_NEWIPC | sc.CLONE_NEWUTS | sc.CLONE_NEWNET
 
 
 class Namespaces:
-    def __init__(self) -> None:
+    def __init__(self, keep: Callable[[list[int], Namespaces], NoReturn]) -> None:
+        """`keep`: what becomes of a new process that is to keep a session and its forks."""
+        self._keep = keep
         self.features: dict[str, object] = {}
+        self.writable = [*FOLDERS, "/dev/null"]  # what Landlock lets a run write to
         self._landlock = landlock.abi()
-        self._proc = self._pid_namespace = -1
+        self.proc = self._pid_namespace = -1
         self._table: ProcessTable | None = None
         self.crowd: Crowd | None = None
 
     def prepare(self) -> None:
         """The worker is in its namespaces already, as their first process."""
-        self._proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
-        self.crowd = Crowd(self._proc)
+        self.proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
+        self.crowd = Crowd(self.proc)
         places = trees.inside_names(trees.python_folders())
         has_proc = root.build(places)
         trees.move_interpreter(places)
-        self._pid_namespace = os.open("self/ns/pid", os.O_RDONLY, dir_fd=self._proc)
+        self._pid_namespace = os.open("self/ns/pid", os.O_RDONLY, dir_fd=self.proc)
         if has_proc:  # which has the runs alone; that of outside would have to be searched for them
             self._table = ProcessTable(os.open("/proc", os.O_RDONLY | os.O_DIRECTORY))
         else:
-            self._table = ProcessTable(self._proc)
+            self._table = ProcessTable(self.proc)
         self._filter = sc.Filter(seccomp.build(with_namespaces(unix_sockets=self._landlock >= 6)))
-        self.features = {"landlock": self._landlock, "proc": has_proc, "root": os.getuid() == 0}
+        self.branch_filter = sc.Filter(seccomp.build(with_branches(unix_sockets=self._landlock >= 6)))
+        self.features = {"landlock": self._landlock, "proc": has_proc, "root": os.getuid() == 0, "forks": has_proc}
 
     def start(self, order: Order, descriptors: list[int]) -> Birth:
+        if order.mode == "keeper":
+            return forked(order, descriptors, self, lambda: self._keep(descriptors, self))
         return forked(order, descriptors, self)
 
     def fork(self) -> int:
@@ -64,33 +71,24 @@ class Namespaces:
 
     def enclose(self, order: Order) -> str:
         sc.unshare(sc.CLONE_NEWNS)
-        self._folders(order)
+        make_folders(order)
+        if self.features["proc"]:
+            mount_proc(sc.MS_RDONLY, "subset=pid")
         if os.getuid() != RUN_ID:
             os.setgroups([])
             os.setresgid(RUN_ID, RUN_ID, RUN_ID)
             os.setresuid(RUN_ID, RUN_ID, RUN_ID)
             sc.allow_own_proc()
         sc.unshare(sc.CLONE_NEWUSER)  # so that its processes are counted apart from those of other runs
-        for name, text in (("setgroups", "deny"), ("uid_map", _SAME), ("gid_map", _SAME)):
-            _write(os.open(f"self/{name}", os.O_WRONLY, dir_fd=self._proc), text)
+        for name, text in (("setgroups", "deny"), ("uid_map", SAME), ("gid_map", SAME)):
+            _write(os.open(f"self/{name}", os.O_WRONLY, dir_fd=self.proc), text)
         set_limits(order)
         sc.no_new_privileges()
         sc.drop_capabilities()
         sc.allow_own_proc()
         if self._landlock:
-            landlock.confine(self._landlock, ("/",), ("/work", "/tmp", "/dev/shm", "/dev/null"))
+            landlock.confine(self._landlock, ("/",), self.writable)
         return "/work"
-
-    def _folders(self, order: Order) -> None:
-        caps = f"size={order.disk_bytes},nr_inodes={order.files + _OWN_FOLDERS},mode=755,uid={RUN_ID},gid={RUN_ID}"
-        sc.mount("tmpfs", "/box", "tmpfs", sc.MS_NOSUID | sc.MS_NODEV, caps)
-        for name, target in (("work", "/work"), ("tmp", "/tmp"), ("shm", "/dev/shm")):
-            os.mkdir(f"/box/{name}", 0o700)
-            os.chown(f"/box/{name}", RUN_ID, RUN_ID)
-            sc.mount(f"/box/{name}", target, flags=sc.MS_BIND)
-        if self.features["proc"]:
-            sealed = sc.MS_NOSUID | sc.MS_NODEV | sc.MS_NOEXEC | sc.MS_RDONLY
-            sc.mount("proc", "/proc", "proc", sealed, "subset=pid")
 
     def shut(self) -> None:
         self._filter.install()
@@ -111,7 +109,23 @@ class Namespaces:
         return self._table.usage(runs) if self._table else {}
 
 
-_SAME = f"{RUN_ID} {RUN_ID} 1"
+SAME = f"{RUN_ID} {RUN_ID} 1"  # a map of ids in which a run is who it is outside
+
+
+def make_folders(order: Order) -> None:
+    """In a mount namespace of its own: /work, /tmp and /dev/shm, new and empty, in a file system of the run's size."""
+    caps = f"size={order.disk_bytes},nr_inodes={order.files + _OWN_FOLDERS},mode=755,uid={RUN_ID},gid={RUN_ID}"
+    sc.mount("tmpfs", "/box", "tmpfs", sc.MS_NOSUID | sc.MS_NODEV, caps)
+    for target in FOLDERS:
+        name = f"/box/{os.path.basename(target)}"
+        os.mkdir(name, 0o700)
+        os.chown(name, RUN_ID, RUN_ID)
+        sc.mount(name, target, flags=sc.MS_BIND)
+
+
+def mount_proc(flags: int = 0, options: str = "") -> None:
+    """Of the process namespace that this process is in."""
+    sc.mount("proc", "/proc", "proc", sc.MS_NOSUID | sc.MS_NODEV | sc.MS_NOEXEC | flags, options)
 
 
 def enter(then: Callable[[int], NoReturn]) -> NoReturn:

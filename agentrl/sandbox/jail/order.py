@@ -13,11 +13,12 @@ DESCRIPTORS = ("channel", "stdin", "stdout", "stderr", "payload")
 # First byte of a message on a run's channel.
 # To the pool: a descriptor of the run's folder; walls are up; walls failed, with the reason; ended, with the facts.
 FOLDER, READY, BROKEN, DONE = b"O", b"R", b"F", b"D"
-KILL, INTERRUPT = b"K", b"I"  # to the worker: end the run, with the reason; press control-C
+KILL, INTERRUPT, MARK = b"K", b"I", b"M"  # to the worker: end the run, with the reason; press control-C; a cell begins
 
 _FORMAT = 4  # of marshal: what every Python since 3.4 reads; in a container it may be another than here
 
-Mode = Literal["program", "cells", "call"]
+# A keeper keeps a session and its forks: it takes orders for `cells` and `branch` on the descriptor beyond DESCRIPTORS.
+Mode = Literal["program", "cells", "call", "keeper", "branch"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Order:
     open_files: int
     show_folder: bool  # hand the run's folder to the pool, to collect files from
     name: str = ""  # of the run's own folder where there are no namespaces
+    source: str = ""  # the name of the session that a branch is forked from
 
     def encode(self) -> bytes:
         return json.dumps(asdict(self)).encode()

@@ -71,7 +71,19 @@ class Bits(NamedTuple):
     wanted: int = 0
 
 
-Rule = Only | Never | Bits | None  # None: refused
+class Also(NamedTuple):
+    """As `rule`, and allowed too where argument 0 is `first` and argument 1 `second`."""
+
+    rule: Only
+    first: int
+    second: int
+
+
+class Ask(NamedTuple):
+    """The call waits until who holds the filter's listener has said what comes of it."""
+
+
+Rule = Only | Never | Bits | Also | Ask | None  # None: refused
 
 _NAMESPACES = 0x7E020000
 _THREAD = 0x00010000
@@ -79,7 +91,7 @@ _AF_UNIX = 1
 _EACCES, _ENOTTY = 13, 25
 _IOCTLS = (0x5401, 0x802C542A, 0x540F, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # terminal? size, bytes left, flags
 _PRCTLS = (2, 3, 15, 16, 21, 23, 27, 29, 30, 37, 38, 39, 41, 42, 0x53564D41)  # names, timer slack, questions
-_PDEATHSIG, _SUBREAPER = 1, 36
+_PDEATHSIG, _SET_DUMPABLE, _SUBREAPER = 1, 4, 36
 _SO_SNDBUF, _SO_SNDBUFFORCE = 7, 32
 _F_SETOWN, _F_SETSIG, _F_SETOWN_EX, _F_SETLEASE, _F_NOTIFY, _F_SETPIPE_SZ = 8, 10, 15, 1024, 1026, 1031
 
@@ -104,6 +116,17 @@ def with_namespaces(unix_sockets: bool) -> dict[str, Rule]:
         "prctl": Only(0, (*_PRCTLS, _PDEATHSIG, _SUBREAPER)),
         "fcntl": Never(1, (_F_SETLEASE, _F_SETPIPE_SZ)),
     }
+
+
+def with_branches(unix_sockets: bool) -> dict[str, Rule]:
+    """Rules for a session that can be forked: its keeper says when a branch may have namespaces of its own.
+
+    A branch is born with rights over them and has to be able to give those up; nobody can gain any that way.
+    """
+    rules = with_namespaces(unix_sockets)
+    plain = rules["prctl"]
+    assert isinstance(plain, Only)
+    return rules | {"unshare": Ask(), "capset": Never(0, ()), "prctl": Also(plain, _SET_DUMPABLE, 1)}
 
 
 def without_namespaces(pid: int) -> dict[str, Rule]:

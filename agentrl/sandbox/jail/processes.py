@@ -72,10 +72,20 @@ class ProcessTable:
         while queue:
             members.append(pid := queue.pop())
             queue += children.get(pid, ())
-        memory = sum(map(self._resident, members))
-        if memory > _LOOK_CLOSER:
-            memory = sum(map(self._proportional_memory, members))
-        return memory, sum(cpu[pid] for pid in members)
+        return self._memory(members), sum(cpu[pid] for pid in members)
+
+    def sum_of(self, pids: list[int]) -> tuple[int, float]:
+        """(bytes, seconds of processor time) of these processes."""
+        return self._memory(pids), sum(self._fields(stat)[1] for pid in pids if (stat := self._read(f"{pid}/stat")))
+
+    def parent_of(self, pid: int) -> int:
+        """0 if it has ended."""
+        stat = self._read(f"{pid}/stat")
+        return self._fields(stat)[0] if stat else 0
+
+    def _memory(self, pids: list[int]) -> int:
+        memory = sum(map(self._resident, pids))
+        return sum(map(self._proportional_memory, pids)) if memory > _LOOK_CLOSER else memory
 
     def _all(self) -> tuple[dict[int, int], dict[int, float]]:
         """Parent and processor time of every process, with the time of the children that it has waited for."""

@@ -13,10 +13,10 @@ import struct
 from collections.abc import Mapping, Sequence
 
 from .numbers import AUDIT_ARCH, NUMBERS
-from .policy import ALLOWED, REFUSED, Bits, Never, Only, Rule
+from .policy import ALLOWED, REFUSED, Also, Ask, Bits, Never, Only, Rule
 
 _LOAD, _SKIP, _EQUAL, _GREATER, _ANY_BIT, _RETURN = 0x20, 0x05, 0x15, 0x25, 0x45, 0x06
-_ALLOW, _KILL = 0x7FFF0000, 0x80000000
+_ALLOW, _KILL, _NOTIFY = 0x7FFF0000, 0x80000000, 0x7FC00000
 _EPERM, _ENOSYS = 1, 38
 _NUMBER, _ARCH = 0, 4
 _LAST = 0xFFFFFFFF
@@ -63,6 +63,12 @@ def _ranges(answers: Mapping[int, bytes]) -> list[tuple[int, bytes]]:
 def _rule(rule: Rule) -> bytes:
     if rule is None:
         return _return(_errno(_EPERM))
+    if isinstance(rule, Ask):
+        return _return(_NOTIFY)
+    if isinstance(rule, Also):
+        rest = _rule(rule.rule)
+        pair = _jump(_EQUAL, rule.first, 0, 3) + _load(_argument(1)) + _jump(_EQUAL, rule.second, 0, 1)
+        return _load(_argument(0)) + pair + _return(_ALLOW) + rest
     if isinstance(rule, Bits):
         wanted = _jump(_ANY_BIT, rule.wanted, 1, 0) + _return(_errno(_EPERM)) if rule.wanted else b""
         refused = _jump(_ANY_BIT, rule.refused, 0, 1) + _return(_errno(_EPERM))

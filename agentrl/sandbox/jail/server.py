@@ -13,15 +13,16 @@ import select
 import signal
 import socket
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
 from .crowd import Snapshot
 from .ends import watch
-from .order import BROKEN, DESCRIPTORS, INTERRUPT, KILL, Ending, Order
-from .walls import Greeting, Walls
+from .order import BROKEN, DESCRIPTORS, INTERRUPT, KILL, MARK, Ending, Order
+from .walls import Birth, Greeting, Walls
 
-_LOOK_EVERY = 0.03  # seconds between looks at what long runs use
+LOOK_EVERY = 0.03  # seconds between looks at what long runs use
 _REST = 9  # times what a look took, so that looking never takes more than a tenth of a processor
 _DESCRIPTORS = 6
 
@@ -36,6 +37,9 @@ class Run:
     killed: str = ""
     peak: int = 0  # bytes
     cpu_s: float = 0.0  # as far as it was watched
+    marked_s: float = 0.0  # of it, what was used before the cell that is under way
+    marked: bool = False  # a cell has begun since the last look
+    allowed_s: float = 0.0  # that the cell may use; 0: what the order says
     crowd: Snapshot | None = None  # of the time when a quarter of its own had passed
     waited_s: float = 0.0
     ended: bool = False
@@ -54,6 +58,7 @@ class Server:
         self._alive = alive
         self._runs: dict[int, Run] = {}  # by pid
         self._by_fd: dict[int, Run] = {}  # by pidfd and by channel
+        self._others: dict[int, Callable[[], None]] = {}  # what else is listened to
         self._look_at = 0.0
 
     def serve(self) -> None:
@@ -65,6 +70,8 @@ class Server:
                 if fd == self._alive or (fd == self._control.fileno() and not self._take_order()):
                     self._end_all()
                     return
+                if run is None and fd in self._others:
+                    self._others[fd]()
                 if run is None or self._by_fd.get(fd) is not run:
                     continue
                 if fd == run.watch:
@@ -81,33 +88,39 @@ class Server:
             return -1
         now = time.monotonic()
         ends = [run.began + run.order.wall_s for run in self._runs.values() if run.order.wall_s]
-        return max(0.0, min(_LOOK_EVERY, *(end - now for end in ends)) if ends else _LOOK_EVERY)
+        return max(0.0, min(LOOK_EVERY, *(end - now for end in ends)) if ends else LOOK_EVERY)
 
     def _take_order(self) -> bool:
         data, descriptors, _, _ = socket.recv_fds(self._control, 1 << 16, _DESCRIPTORS)
         if not data:
             return False
-        if len(descriptors) < len(DESCRIPTORS):  # there was no room for them; the pool sees the channel close
+        order = Order.decode(data)
+        if len(descriptors) >= len(DESCRIPTORS) + (order.mode != "program"):  # which may have one more, the others must
+            self._begin(order, descriptors)
+        else:  # there was no room for them; the pool sees the channel close
             for fd in descriptors:
                 os.close(fd)
-            return True
-        order = Order.decode(data)
+        return True
+
+    def _begin(self, order: Order, descriptors: list[int]) -> None:
         try:
             birth = self._walls.start(order, descriptors)
         except OSError as error:
             with suppress(OSError), socket.socket(fileno=descriptors[0]) as channel:
                 channel.send(BROKEN + f"fork: {error}".encode())
         else:
-            channel = socket.socket(fileno=descriptors[0])
-            channel.setblocking(False)
-            began = math.inf if birth.greeting else time.monotonic()
-            run = Run(order, birth.pid, watch(birth.pid), channel, began, greeting=birth.greeting)
-            self._runs[run.pid] = run
-            for fd in (run.watch, channel.fileno(), *([birth.greeting.fileno()] if birth.greeting else ())):
-                self._listen(fd, run)
+            self._register(order, birth, socket.socket(fileno=descriptors[0]))
         for fd in descriptors[1:]:
             os.close(fd)
-        return True
+
+    def _register(self, order: Order, birth: Birth, channel: socket.socket) -> Run:
+        channel.setblocking(False)
+        began = math.inf if birth.greeting else time.monotonic()
+        run = Run(order, birth.pid, watch(birth.pid), channel, began, greeting=birth.greeting)
+        self._runs[run.pid] = run
+        for fd in (run.watch, channel.fileno(), *([birth.greeting.fileno()] if birth.greeting else ())):
+            self._listen(fd, run)
+        return run
 
     def _listen(self, fd: int, run: Run) -> None:
         self._by_fd[fd] = run
@@ -149,6 +162,8 @@ class Server:
                 self._forget(run)
         elif word[:1] == INTERRUPT:
             os.kill(run.pid, signal.SIGINT)
+        elif word[:1] == MARK:
+            run.marked, run.allowed_s, self._look_at = True, float(word[1:]), 0.0
         else:
             self._kill(run, word[1:].decode() if word[:1] == KILL else "cancelled")
             if not word:
@@ -169,7 +184,7 @@ class Server:
             age = now - run.began
             if run.order.wall_s and age >= run.order.wall_s:
                 self._late(run)
-            elif age > _LOOK_EVERY:
+            elif age > LOOK_EVERY and run.order.mode != "keeper":  # which looks at its own
                 older[run.pid] = run.watch
                 if self._walls.crowd and run.crowd is None and age >= run.order.wall_s / 4 > 0:
                     run.crowd = self._walls.crowd.look()
@@ -178,7 +193,7 @@ class Server:
             usage = self._walls.usage(older)
             for pid in older:
                 self._judge(self._runs[pid], *usage.get(pid, (0, 0.0)))
-            self._look_at = time.monotonic() + max(_LOOK_EVERY, _REST * (time.thread_time() - began))
+            self._look_at = time.monotonic() + max(LOOK_EVERY, _REST * (time.thread_time() - began))
 
     def _late(self, run: Run) -> None:
         """Its time is over. Whose fault that was is looked for once, before it is gone.
@@ -196,14 +211,16 @@ class Server:
         run.peak, run.cpu_s = max(run.peak, memory), max(run.cpu_s, cpu_s)
         if memory > run.order.memory_bytes:
             self._kill(run, "memory")
-        elif run.order.cpu_s and cpu_s > run.order.cpu_s:
+        elif cpu_s - run.marked_s > (run.allowed_s or run.order.cpu_s):
             self._kill(run, "cpu")
         elif self._walls.overfull(run.order, run.pid):
             self._kill(run, "disk")
+        if run.marked:
+            run.marked, run.marked_s = False, run.cpu_s
 
     def _ended(self, run: Run) -> None:
         """Its processes are gone: the kernel ends a process namespace before its first process can be waited for."""
-        _, status, used = os.wait4(run.pid, 0)
+        status, used = self._wait_for(run)
         wall_s = max(0.0, time.monotonic() - run.began)
         run.ended = True
         self._unwatch(run)
@@ -213,6 +230,10 @@ class Server:
         if run.order.show_folder and run.killed != "cancelled":
             return  # the pool still reads the folder; it closes the channel when it has
         self._forget(run)
+
+    def _wait_for(self, run: Run) -> tuple[int, resource.struct_rusage]:
+        _, status, used = os.wait4(run.pid, 0)
+        return status, used
 
     def _stop_hearing(self, run: Run) -> None:
         if self._by_fd.pop(run.channel.fileno(), None):

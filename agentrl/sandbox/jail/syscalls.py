@@ -22,13 +22,15 @@ _AT_FDCWD, _AT_RECURSIVE, _AT_EMPTY_PATH = -100, 0x8000, 0x1000
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP = 1, 4, 22
 _PR_SET_NO_NEW_PRIVS = 38
-_PR_SET_CHILD_SUBREAPER, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 36, 47, 4
+_PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 36, 37, 47, 4
 _SECCOMP_MODE_FILTER = 2
+_SET_MODE_FILTER, _NEW_LISTENER = 1, 8
 
 # The numbers of these are alike on every architecture that came after 2019; pivot_root and capset are not.
 _NR_MOUNT_SETATTR = 442
 _NR_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _NR_CAPSET = {"x86_64": 126, "aarch64": 91}
+_NR_SECCOMP = {"x86_64": 317, "aarch64": 277}
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -91,14 +93,25 @@ def die_with_parent(signal: int) -> None:
     _prctl("PDEATHSIG", _PR_SET_PDEATHSIG, signal)
 
 
-def adopt_orphans() -> None:
+def adopt_orphans(adopts: bool = True) -> None:
     """Descendants whose parent dies become children of this process."""
-    _prctl("CHILD_SUBREAPER", _PR_SET_CHILD_SUBREAPER, 1)
+    _prctl("CHILD_SUBREAPER", _PR_SET_CHILD_SUBREAPER, int(adopts))
+
+
+def adopts_orphans() -> bool:
+    answer = ctypes.c_int()
+    _prctl("CHILD_SUBREAPER", _PR_GET_CHILD_SUBREAPER, ctypes.addressof(answer))
+    return bool(answer.value)
 
 
 def allow_own_proc() -> None:
     """After a change of user id: the process may see its own entries in /proc again."""
     _prctl("DUMPABLE", _PR_SET_DUMPABLE, 1)
+
+
+def hide_memory() -> None:
+    """From processes of the same user, /proc/PID/mem and the like; a fork has this too."""
+    _prctl("DUMPABLE", _PR_SET_DUMPABLE, 0)
 
 
 def no_new_privileges() -> None:
@@ -112,6 +125,11 @@ def drop_capabilities() -> None:
     except OSError as error:
         if error.errno != errno.EINVAL:  # a kernel, gVisor's, that has none
             raise
+    give_up_rights()
+
+
+def give_up_rights() -> None:
+    """All capabilities that a new user namespace has brought; the ambient ones go with them."""
     header = struct.pack("=Ii", 0x20080522, 0)
     raw(_NR_CAPSET[platform.machine()], header, struct.pack("=6I", *[0] * 6), what="capset")
 
@@ -137,3 +155,8 @@ class Filter:
     def install(self) -> None:
         """For this process and its children, for good. Needs no_new_privileges first."""
         _prctl("SECCOMP", _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, self._address)
+
+    def install_with_listener(self) -> int:
+        """As `install`. Returns the descriptor on which calls that the filter asks about are heard of (`notices`)."""
+        number = _NR_SECCOMP[platform.machine()]
+        return raw(number, _SET_MODE_FILTER, _NEW_LISTENER, ctypes.c_void_p(self._address), what="seccomp")

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from ..containers import DEFAULT_IMAGE
 from ..limits import Limits
+from ..pool import SandboxPool
 from ..preload import SETS
 from ..result import WALLED
-from .server import SandboxServer, ServedPool, ServerSettings
+from .server import SandboxServer, ServerSettings
 
 _DEFAULTS = ServerSettings(token="", running=1)
 _PRELOAD = f"{', '.join(SETS)}, or modules as A,B"
@@ -65,7 +66,7 @@ def serve(options: argparse.Namespace) -> int:
         drain_s=options.drain_s,
         ceiling=Limits(**{limit.name: getattr(options, f"max_{limit.name}") for limit in fields(Limits)}),
     )
-    pool = ServedPool(
+    pool = SandboxPool(
         starting=settings.starting,
         tier=options.tier,
         minimum=options.minimum,
@@ -79,7 +80,7 @@ def serve(options: argparse.Namespace) -> int:
     return 0
 
 
-async def _serve(pool: ServedPool, settings: ServerSettings, host: str, port: int, tls: ssl.SSLContext | None) -> None:
+async def _serve(pool: SandboxPool, settings: ServerSettings, host: str, port: int, tls: ssl.SSLContext | None) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

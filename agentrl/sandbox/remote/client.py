@@ -17,6 +17,7 @@ from typing import Any
 from ..limits import Limits
 from ..preload import as_preload
 from ..result import STRENGTH, CallResult, RunResult, SandboxError, TierUnavailable
+from ..shell import Shell
 from . import wire
 from .address import Address, Server
 from .asking import Asker, Line, error_of
@@ -202,6 +203,16 @@ class HttpPool:
         """As SandboxPool.session. It lives on one server, and is lost with it. After an hour without a cell it ends, if
         `idle_s` says nothing else."""
         return HttpSession(self, files or {}, limits or self.limits, _IDLE_S if idle_s is None else idle_s)
+
+    def shell(
+        self,
+        *,
+        files: Mapping[str, str | bytes] | None = None,
+        limits: Limits | None = None,
+        idle_s: float | None = None,
+    ) -> Shell:
+        """As SandboxPool.shell, in a session on a server."""
+        return Shell(self.session(files=files, limits=limits, idle_s=idle_s))
 
     def dialogue(self, code: str, *, limits: Limits | None = None) -> HttpDialogue:
         """As SandboxPool.dialogue. It counts among the sessions of the server on which it lives."""

@@ -17,9 +17,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..jail.order import Order
 from ..limits import Limits
-from ..live import LiveRun
 from ..pool import SandboxPool
 from . import http, wire
 from .dialogue import serve_dialogue
@@ -47,26 +45,6 @@ class ServerSettings:
     longest_s: float = 600.0  # of a deadline
     drain_s: float = 20.0  # for runs to end when the server is asked to stop
     ceiling: Limits = field(default_factory=lambda: Limits(wall_s=120.0, cpu_s=240.0))
-
-
-class ServedPool(SandboxPool):
-    """A pool that builds the walls of a few runs at once only: a flood of starts does not slow down what runs."""
-
-    def __init__(self, *, starting: int, **settings: Any) -> None:
-        super().__init__(**settings)
-        self._starts = asyncio.Semaphore(starting)
-
-    async def launch(
-        self, order: Order, limits: Limits, payload: bytes, stdin: bytes = b"", spare: int | None = None
-    ) -> LiveRun:
-        async with self._starts:
-            live = await super().launch(order, limits, payload, stdin, spare)
-            try:
-                await live.ready
-            except BaseException:
-                self.release(live)
-                raise
-            return live
 
 
 class SandboxServer:
@@ -231,6 +209,7 @@ class SandboxServer:
                 "sessions": self.settings.sessions,
             },
             "ceiling": asdict(self.settings.ceiling),
+            "metrics": asdict(self.pool.metrics()),
             "stopping": self.jobs.closing,
         }
 

@@ -150,6 +150,12 @@ class HttpSession:
                 raise
             return self._judge(said)
 
+    async def fork(self) -> HttpSession:
+        """Not to be had: raises SandboxError."""
+        raise SandboxError(
+            "a session on a server cannot be forked: it lives as long as its connection. Fork those of a SandboxPool"
+        )
+
     async def _ask(self, line: Line, said: Mapping[str, Any]) -> dict[str, Any]:
         content = frame(said)
         with suppress(ConnectionError):  # it may have said why before it went

@@ -1,12 +1,15 @@
-"""Drives a shell from inside the jail. Its text is run in an episode's session; it is not imported there.
+"""Drives a shell from inside the jail. Its text is run in a session (`shell.py`); it is not imported there.
 
-What comes in: a command line, seconds and characters. What goes out, on standard output: what the command wrote, and
+What comes in: a command line, seconds and bytes. What goes out, as JSON on standard output: what the command wrote, and
 how it ended. Nothing here is trusted by anybody outside: what the code in the session does to it, it does to itself.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import ctypes
+import json
 import os
 import select
 import shlex
@@ -17,13 +20,14 @@ import time
 
 _STATUS = 9  # the descriptor on which the shell says that a command has ended, and how
 _CHUNK = 1 << 16
-_NEXT = "the next command begins a new one; files stay"
+_SUBREAPER = 36
 
 
 class Shell:
     """One bash. Commands see neither its input nor the status descriptor."""
 
     def __init__(self) -> None:
+        ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)  # what leaves the shell can be found again
         self.status, told = os.pipe()
         os.dup2(told, _STATUS)
         os.close(told)
@@ -76,16 +80,18 @@ class Shell:
             kept.add(part)
 
     def end(self) -> int:
-        """Kills it with all that it has started, as far as that is to be found, and returns its exit code."""
+        """Kills it with all that it has started, and all else that this process has, and returns its exit code."""
         with contextlib.suppress(OSError):
             os.killpg(self.process.pid, signal.SIGKILL)
         code = self.process.wait()
-        if os.getpid() == 1:  # of a process namespace: what else is there was begun here, too
-            _end_others()
+        _end_others()
+        self.close()
+        return code
+
+    def close(self) -> None:
         for closing in (self.input, self.output):
             closing.close()
         os.close(self.status)
-        return code
 
 
 class Kept:
@@ -105,42 +111,64 @@ class Kept:
             self.cut += over
             self.tail = self.tail[over:]
 
-    def text(self) -> str:
+    def whole(self) -> bytes:
         note = f"\n[... {self.cut} bytes left out ...]\n".encode() if self.cut else b""
-        return (self.head + note + self.tail).decode("utf-8", "replace")
+        return self.head + note + self.tail
 
 
 def _end_others() -> None:
-    """Kills all other processes of the namespace, and takes note of their ends, or they count on as processes."""
+    """Kills all processes below this one, and takes note of their ends, or they count on as processes."""
     ends = time.monotonic() + 1.0
-    with contextlib.suppress(OSError):  # there is none
-        os.kill(-1, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):  # there is none left
         while time.monotonic() < ends:
+            for pid in _below(os.getpid()):
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
             if os.waitpid(-1, os.WNOHANG)[0] == 0:
                 time.sleep(0.005)
+
+
+def _below(top: int) -> list[int]:
+    """Those that /proc shows; where there is none, those that a signal to everybody reaches."""
+    parents = {}
+    for name in os.listdir("/proc") if os.path.isdir("/proc/self") else []:
+        with contextlib.suppress(OSError, ValueError, IndexError), open(f"/proc/{int(name)}/stat", "rb") as file:
+            parents[int(name)] = int(file.read().rpartition(b")")[2].split()[1])
+    if not parents:
+        return [-1] if top == 1 else []
+    found, last = {top}, 0
+    while len(found) > last:
+        last = len(found)
+        found |= {pid for pid, parent in parents.items() if parent in found}
+    return sorted(found - {top})
 
 
 _shells: list[Shell] = []
 
 
-def run(command: str, wall_s: float, max_chars: int) -> None:
+def _forget() -> None:
+    """In a fork of the session: the shell is the other one's."""
+    while _shells:
+        _shells.pop().close()
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
+def run(command: str, wall_s: float, max_bytes: int) -> None:
+    """Prints `{"how": "exit" | "late" | "gone", "code": ..., "out": Base64, "cut": bytes}`."""
     if not _shells:
         _shells.append(Shell())
-    kept = Kept(max_chars)
+    kept = Kept(max_bytes)
     try:
         how = _shells[0].command(command, wall_s, kept)
     except BaseException:
         _shells.pop().end()
         raise
-    words = {"0": ""}.get(how, f"[exit code {how}]")
-    if how == "late":
-        words = (
-            f"[it was killed after {wall_s:g} s, and the shell with it: the next command begins a new one; files stay]"
-        )
-        _shells.pop().end()
-    elif how == "gone":
+    code: int | None = None
+    if how in ("late", "gone"):
         code = _shells.pop().end()
-        words = f"[the shell ended with exit code {code}: {_NEXT}]"
-    text = kept.text()
-    gap = "\n" if text and words and not text.endswith("\n") else ""
-    print(text + gap + words, end="")
+    else:
+        how, code = "exit", int(how)
+    out = base64.b64encode(kept.whole()).decode()
+    print(json.dumps({"how": how, "code": code, "out": out, "cut": kept.cut}))
