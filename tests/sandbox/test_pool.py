@@ -74,10 +74,11 @@ def test_a_file_name_that_leads_elsewhere_is_refused(pool: SyncSandboxPool, name
 
 CLASH = {"a": "x", "a/b": "y"}
 TOO_LARGE = {"x": b"0" * (LIMITS.disk_bytes + 1)}
+TOO_MUCH = dict.fromkeys(("x", "y"), b"0" * (LIMITS.disk_bytes // 2 + 1))
 TOO_LONG = {"n" * 300: "x"}
 
 
-@pytest.mark.parametrize("files", [CLASH, TOO_LARGE, TOO_LONG], ids=["clash", "size", "name"])
+@pytest.mark.parametrize("files", [CLASH, TOO_LARGE, TOO_MUCH, TOO_LONG], ids=["clash", "size", "sum", "name"])
 def test_files_that_cannot_be_written_are_no_failure_of_the_sandbox(
     pool: SyncSandboxPool, files: dict[str, str]
 ) -> None:

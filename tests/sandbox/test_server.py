@@ -33,6 +33,7 @@ class Walls:
     features: dict[str, object] = field(default_factory=dict)
     crowd: object = None
     slow: list[bool] = field(default_factory=list)  # whether a program has not begun, each time it is asked
+    full: bool = False  # whether a run has more on disk than it may
     left: bool = False
     next_number: set[int] = field(default_factory=set)  # what the next descriptor is to be one of, if any
     tidied: list[str] = field(default_factory=list)
@@ -49,7 +50,7 @@ class Walls:
         return {}
 
     def overfull(self, order: Order, pid: int) -> bool:
-        return False
+        return self.full
 
     def unbegun(self, pid: int, watch: int) -> bool:
         return self.slow.pop(0) if self.slow else False
@@ -205,6 +206,13 @@ def test_a_word_for_a_run_that_ended_in_the_same_batch_is_not_heard_by_another(
     assert [ending is not None and ending.killed for ending in scene.endings()] == [""] * ENDED + ["cancelled"]
 
 
+class Forever(list[Batch]):
+    """The last batch again and again."""
+
+    def pop(self, place: int = 0) -> Batch:  # type: ignore[override]
+        return super().pop(place) if len(self) > 1 else self[0]
+
+
 def test_the_time_of_a_program_that_has_not_begun_does_not_run(scene: Scene) -> None:
     """Its walls took longer than it may: it is asked twice, and has its whole time after that."""
     scene.walls.slow = [True, True]
@@ -219,12 +227,8 @@ def test_the_time_of_a_program_that_has_not_begun_does_not_run(scene: Scene) -> 
         time.sleep(0.02)
         return []
 
-    class Forever(list[Batch]):
-        def pop(self, place: int = 0) -> Batch:  # type: ignore[override]
-            return super().pop(place) if self else wait
-
     scene.order(wall_s=0.05)
-    scene.server._poll = Script(Forever([scene.ordered]))  # type: ignore[assignment]
+    scene.server._poll = Script(Forever([scene.ordered, wait]))  # type: ignore[assignment]
     scene.server.serve()
     assert len(set(ends)) == 3
     assert scene.walls.slow == []
@@ -232,3 +236,24 @@ def test_the_time_of_a_program_that_has_not_begun_does_not_run(scene: Scene) -> 
     assert ending is not None
     assert ending.killed == "wall"
     assert ending.wall_s >= 0.05
+
+
+def test_what_is_on_disk_before_a_program_begins_is_not_its_doing(scene: Scene) -> None:
+    """The files that it was given are being written: who writes them says whether they fit."""
+    scene.walls.full, scene.walls.slow = True, [True, True]
+
+    def wait() -> list[tuple[int, int]]:
+        (run,) = scene.server._runs.values()
+        assert scene.walls.slow == [] or not run.killed
+        if run.killed:
+            scene.control.close()
+            return [(scene.theirs.fileno(), 1)]
+        time.sleep(0.02)
+        return []
+
+    scene.order()
+    scene.server._poll = Script(Forever([scene.ordered, wait]))  # type: ignore[assignment]
+    scene.server.serve()
+    (ending,) = scene.endings()
+    assert ending is not None
+    assert ending.killed == "disk"

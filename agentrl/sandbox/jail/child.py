@@ -37,7 +37,7 @@ def become(
         spare = stand(descriptors)
         head, files = decode_payload(_read_all(descriptors[4]))
         folder = walls.enclose(order)
-        unwritten = _write_files(folder, files)
+        unwritten = _write_files(folder, files, order.disk_bytes)
         if order.show_folder:  # before the last wall, which may let no descriptor through
             socket.send_fds(channel, [FOLDER], [os.open(folder, os.O_RDONLY | os.O_DIRECTORY)])
         sys.path.insert(0, folder)
@@ -89,13 +89,15 @@ def _read_all(fd: int) -> bytes:
     return b"".join(parts)
 
 
-def _write_files(folder: str, files: dict[str, bytes]) -> str:
+def _write_files(folder: str, files: dict[str, bytes], most: int) -> str:
     """The folder is new and nobody else's, so plain paths are safe; the pool has checked the names.
 
     Returns what went wrong: too much for the folder, or names that exclude each other, which is no fault of the
     sandbox.
     """
     os.chdir(folder)
+    if (size := sum(map(len, files.values()))) > most:  # said before anybody looks at what is on disk
+        return f"they are {size} bytes, and the run may have {most} on disk"
     try:
         for name, content in files.items():
             if parent := os.path.dirname(name):

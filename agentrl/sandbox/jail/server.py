@@ -213,8 +213,8 @@ class Server:
             self._kill(run, "memory")
         elif cpu_s - run.marked_s > (run.allowed_s or run.order.cpu_s):
             self._kill(run, "cpu")
-        elif self._walls.overfull(run.order, run.pid):
-            self._kill(run, "disk")
+        elif self._walls.overfull(run.order, run.pid) and not self._walls.unbegun(run.pid, run.watch):
+            self._kill(run, "disk")  # files that are given and do not fit are told by who writes them
         if run.marked:
             run.marked, run.marked_s = False, run.cpu_s
 
