@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import pytest
 
 from agentrl.sandbox import Limits, SandboxError, SyncSandboxPool
-from agentrl.sandbox.grading.dialogue import Dialogue
+from agentrl.sandbox.dialogue import Dialogue
 from agentrl.sandbox.streams import CappedPipe
 from tests.sandbox.attack import LIMITS
 from tests.sandbox.conftest import opened
