@@ -191,12 +191,14 @@ def test_limits_larger_than_the_container_are_refused_at_once(pool: SyncSandboxP
         pool.run("1", limits=Limits(memory_bytes=1 << 40))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("bait")
 @pytest.mark.parametrize("attack", named(FOREIGN) or [pytest.param(None, marks=pytest.mark.skip("no attacks given"))])
 def test_given_program_comes_to_what_it_should(pool: SyncSandboxPool, attack: Attack) -> None:
     hold(pool, attack)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("bait")
 @pytest.mark.parametrize("attack", named(OWN))
 def test_own_program_comes_to_what_it_should(pool: SyncSandboxPool, attack: Attack) -> None:
