@@ -6,7 +6,7 @@ nobody.
 
 from __future__ import annotations
 
-from tests.sandbox.attack import Attack, hostile
+from tests.sandbox.attack import THIS_KERNEL, Attack, hostile
 
 DOORS: list[Attack] = [
     hostile(
@@ -284,5 +284,6 @@ DOORS: list[Attack] = [
             mmap.mmap(-1, 2 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x40000)
             print('ESCAPED')
         """,
+        limited_on=THIS_KERNEL,
     ),
 ]

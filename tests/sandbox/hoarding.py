@@ -3,7 +3,7 @@ Each prints ESCAPED if it got more of it than any run should."""
 
 from __future__ import annotations
 
-from tests.sandbox.attack import Attack, hostile
+from tests.sandbox.attack import THIS_KERNEL, Attack, hostile
 
 _NAMELESS = "    for _ in range(6): os.write(fd, bytes(1 << 20))\n"  # 40 times 6 MiB: several times the limit of disk
 _STAYS = "time.sleep(2)\nprint('ESCAPED')"
@@ -56,6 +56,7 @@ HOARDING: list[Attack] = [
             print('ESCAPED' if n >= 10**5 else n)
         """,
         status=["ok"],
+        limited_on=THIS_KERNEL,
     ),
     hostile(
         "descriptors_in_sockets",
@@ -70,6 +71,7 @@ HOARDING: list[Attack] = [
             print('ESCAPED' if n >= 10**5 else n)
         """,
         status=["ok"],
+        limited_on=THIS_KERNEL,
     ),
     hostile(
         "names_that_are_not_there",

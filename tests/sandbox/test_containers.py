@@ -25,6 +25,7 @@ from agentrl.sandbox.jail import landlock
 from agentrl.sandbox.starts import PREFIX, Place
 from tests.sandbox import images
 from tests.sandbox.attack import LIMITS, REPOSITORY, Attack
+from tests.sandbox.conftest import begun
 from tests.sandbox.test_attacks import FOREIGN, OWN, hold, named
 
 SLEEP = "import time\nprint('begun', flush=True)\ntime.sleep(60)"
@@ -191,12 +192,14 @@ def test_limits_larger_than_the_container_are_refused_at_once(pool: SyncSandboxP
         pool.run("1", limits=Limits(memory_bytes=1 << 40))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("bait")
 @pytest.mark.parametrize("attack", named(FOREIGN) or [pytest.param(None, marks=pytest.mark.skip("no attacks given"))])
 def test_given_program_comes_to_what_it_should(pool: SyncSandboxPool, attack: Attack) -> None:
     hold(pool, attack)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("bait")
 @pytest.mark.parametrize("attack", named(OWN))
 def test_own_program_comes_to_what_it_should(pool: SyncSandboxPool, attack: Attack) -> None:
@@ -205,14 +208,13 @@ def test_own_program_comes_to_what_it_should(pool: SyncSandboxPool, attack: Atta
 
 def test_a_killed_worker_ends_its_runs_and_is_replaced(found: tuple[str, str]) -> None:
     async def killed(pool: SandboxPool) -> tuple[str, str]:
-        async with pool.session() as session:  # what runs beside the one that is killed has begun
-            assert (await session.run("1")).ok
-            task = asyncio.create_task(pool.run(SLEEP))
-            await session.run("2")
-            os.kill(pool.workers[0].pid, signal.SIGKILL)
-            first = (await asyncio.wait_for(task, 60)).status
-            while pool.workers[0].alive:  # noqa: ASYNC110  (heard on another socket than the run's end)
-                await asyncio.sleep(0.01)
+        worker = pool.workers[0]
+        task = asyncio.create_task(pool.run(SLEEP, limits=replace(LIMITS, wall_s=100)))
+        await begun(pool)
+        os.kill(worker.pid, signal.SIGKILL)
+        first = (await asyncio.wait_for(task, 60)).status
+        while worker.alive:  # noqa: ASYNC110  (heard on another socket than the run's end)
+            await asyncio.sleep(0.01)
         return first, (await pool.run("print(2)")).stdout
 
     with SyncSandboxPool(tier=found[0], image=found[1], workers=1, limits=LIMITS) as pool:
