@@ -50,8 +50,10 @@ def _become(folder: str) -> None:
         sc.allow_own_proc()
         sc.unshare(READY)
     except BaseException as error:
-        os.write(2, str(error).encode(errors="replace"))  # by now it is the branch's own
-        os._exit(1)
+        try:
+            os.write(2, str(error).encode(errors="replace"))  # by now it is the branch's own, and may have no reader
+        finally:
+            os._exit(1)  # or it would go on as the session, with the same conversation
     for place in (folder, "/work"):
         with suppress(OSError):
             os.chdir(place)
