@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import signal
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ import pytest
 
 from agentrl.sandbox import SandboxError, SandboxPool, Session, SyncSandboxPool
 from agentrl.sandbox.jail import family, server
+from tests.sandbox.attack import LIMITS
 
 ASKS_FOR_EVER = """
 import ctypes, os
@@ -87,3 +89,15 @@ def test_folders_that_nobody_made_are_missed(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_signal_to_somebody_who_is_gone_is_no_fault() -> None:
     gone: Any = SimpleNamespace(pid=1 << 30)
     server._signal(gone, signal.SIGKILL)
+
+
+def test_a_session_without_room_for_a_process_is_not_forked_and_goes_on_itself(zygote: SyncSandboxPool) -> None:
+    async def play(pool: SandboxPool) -> None:
+        async with pool.session(limits=dataclasses.replace(LIMITS, processes=2)) as one:
+            before = await says(one, "import os; os.getpid()")
+            for _ in range(3):
+                with pytest.raises(SandboxError, match="as many processes as it may"):
+                    await one.fork()
+                assert await says(one, "os.getpid()") == before
+
+    zygote.wait_for(play(zygote.pool))
