@@ -101,3 +101,19 @@ def test_a_session_without_room_for_a_process_is_not_forked_and_goes_on_itself(z
                 assert await says(one, "os.getpid()") == before
 
     zygote.wait_for(play(zygote.pool))
+
+
+def test_a_folder_that_cannot_be_copied_is_a_refusal_whatever_its_files_are_called(zygote: SyncSandboxPool) -> None:
+    """What is told of it is cut to a length, perhaps in the middle of a letter."""
+
+    async def play(pool: SandboxPool) -> None:
+        async with pool.session() as one:
+            for name in ("a" + "é" * 126, "a" + "€" * 84, "aa" + "€" * 84):
+                await says(one, f"import os; open({name!r}, 'w').close(); os.chmod({name!r}, 0)")
+                with pytest.raises(SandboxError, match=r"Permission|Error"):
+                    await one.fork()
+                await says(one, f"os.unlink({name!r})")
+            async with await one.fork() as two:
+                assert await says(two, "6 * 7") == "42"
+
+    zygote.wait_for(play(zygote.pool))

@@ -211,7 +211,7 @@ class Family:
                 os.kill(helper, signal.SIGKILL)
                 why = "its folders could not be copied in time"
             else:
-                why = os.read(ours, 500).decode()
+                why = os.read(ours, 500).decode(errors="replace")  # which may end in the middle of a letter
         finally:
             os.close(ours)
             _, status = os.waitpid(helper, 0)
