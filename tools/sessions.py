@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, proxy
 
 from agentrl.env.holdings import Holdings, holdings
 from agentrl.errors import ConfigError, SandboxFailure
@@ -92,7 +92,7 @@ async def run_command(sandbox: Sandbox, command: str, wall_s: float, kept_bytes:
     """
 
     async def run(current: PoolSession) -> CommandResult:
-        shell = _shells.setdefault(current, Shell(current))
+        shell = _shells.setdefault(current, Shell(proxy(current)))  # which must not keep it alive
         shell.check()
         return await shell.run(command, wall_s=wall_s, kept_bytes=kept_bytes)
 

@@ -36,7 +36,9 @@ class Dialogue:
         self._pool, self._code, self._limits = pool, code, replace(limits, wall_s=_FOREVER_S)
 
     async def __aenter__(self) -> Dialogue:
-        """Raises SandboxError if there is no worker for it."""
+        """Returns when its walls stand, so that nobody counts them as the program's time. Raises SandboxError if there
+        is no worker for it.
+        """
         self._loop = asyncio.get_running_loop()
         with starting("the tests"):
             self._socket, theirs = socket.socketpair()
@@ -48,6 +50,11 @@ class Dialogue:
                 self._live: LiveRun = await self._pool.launch(order, self._limits, payload, spare=theirs.fileno())
         except BaseException:
             self._socket.close()
+            raise
+        try:
+            await asyncio.wait({self._live.ready})
+        except BaseException:
+            await self.__aexit__(None, None, None)
             raise
         return self
 

@@ -19,7 +19,7 @@ import pytest
 
 from agentrl.sandbox import Limits, SandboxPool, SyncSandboxPool, TierUnavailable, choice
 from agentrl.sandbox.choice import tiers_for
-from agentrl.sandbox.containers import CONTAINER_TIERS, engine, owner
+from agentrl.sandbox.containers import CONTAINER_TIERS, caller, engine, owner
 from agentrl.sandbox.containers.gvisor import find_runsc
 from agentrl.sandbox.jail import landlock
 from agentrl.sandbox.starts import PREFIX, Place
@@ -351,3 +351,29 @@ def test_a_folder_that_a_dead_owner_left_is_removed(tmp_path: Path, monkeypatch:
     for folder in (left, other):
         (folder / "control").mkdir(parents=True)
     assert {tmp_path / owner.new_folder(), other} == set(tmp_path.iterdir())
+
+
+async def test_only_its_user_may_call_whatever_the_umask() -> None:
+    modes = []
+
+    class Never(caller.Caller):
+        def command(self, folder: str) -> list[str]:
+            modes.append(os.stat(f"{folder}/control/socket").st_mode & 0o777)
+            return ["false"]
+
+        def explain(self, said: str) -> str:
+            return "it does not call"
+
+        def destroy(self) -> None:
+            """There is nothing."""
+
+    before = os.umask(0)
+    try:
+        never = Never("never")
+        with pytest.raises(TierUnavailable, match="does not call"):
+            await never.start()
+    finally:
+        os.umask(before)
+    never.end()
+    await never.gone()
+    assert modes == [0o600]

@@ -118,6 +118,18 @@ def test_a_short_limit_excuses_nothing(machine: Machine) -> None:
     assert machine.crowd.waited(WATCH, 5.0, 0.0, None) == 0
 
 
+def test_many_that_meet_their_limits_at_once_cost_one_look(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or the worker would be busy with them for so long that the pool takes it for dead."""
+    machine.thread(RUN, RUN, ran=2, waited=0)
+    since = machine.crowd.look()
+    machine.now += 10
+    looks = []
+    own_times = crowd.ProcessTable.own_times
+    monkeypatch.setattr(crowd.ProcessTable, "own_times", lambda table: looks.append(1) or own_times(table))
+    assert [machine.crowd.waited(WATCH, 10.0, 0.0, since) for _ in range(100)] == [0] * 100
+    assert len(looks) == 1
+
+
 def test_without_anything_to_be_seen_nobody_is_crowded_out(tmp_path: Path) -> None:
     empty = Crowd(os.open(tmp_path, os.O_RDONLY))
     assert empty.waited(WATCH, 10.0, 0.0, empty.look()) == 0

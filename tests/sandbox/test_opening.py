@@ -203,3 +203,9 @@ async def test_a_dialogue_has_the_bounds_of_a_session() -> None:
             async with pool.dialogue(ECHOING, limits=Limits(cpu_s=5)):
                 with pytest.raises(SandboxError, match="sessions are open already"):
                     await pool.dialogue(ECHOING, limits=Limits(cpu_s=5)).__aenter__()
+
+
+async def test_a_dialogue_is_had_when_its_walls_stand() -> None:
+    """How long a busy machine takes for them is no part of what the program may take."""
+    async with SandboxPool(workers=1) as pool, pool.dialogue(ECHOING) as talk:
+        assert talk._live.begun

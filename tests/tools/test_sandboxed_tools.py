@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from agentrl.rollout.episode import Job
 from agentrl.rollout.play import play
 from agentrl.rollout.settings import RetrySettings, RolloutSettings
 from agentrl.sandbox import Limits, SandboxPool, SessionLost, TierUnavailable
+from agentrl.tools import sessions
 from agentrl.tools.python import python, python_tool
 from agentrl.tools.sessions import Sandbox
 from agentrl.tools.shell import shell_tool
@@ -66,6 +68,14 @@ async def test_state_stays_for_an_episode_and_no_longer(env: Coder) -> None:
     await env.reset(seed=4)
     assert "NameError" in await ask(env, "python", "x")
     assert "No such file" in await ask(env, "shell", "cat f; echo $Y")
+
+
+async def test_shells_go_with_their_sessions(env: Coder) -> None:
+    for seed in (4, 5, 6):
+        assert await ask(env, "shell", "echo 1") == "1"
+        await env.reset(seed=seed)
+    gc.collect()
+    assert not list(sessions._shells)
 
 
 async def test_an_error_is_shown_as_python_shows_it(env: Coder) -> None:

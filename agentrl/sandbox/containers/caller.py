@@ -73,6 +73,7 @@ class Caller:
             door.setblocking(False)
             os.mkdir(f"{self._folder}/control", 0o700)
             door.bind(f"{self._folder}/control/socket")
+            os.chmod(f"{self._folder}/control/socket", 0o600)  # whatever the umask: who calls is believed
             door.listen(1)
             self._launch(self.command(self._folder), said)
             control = await self._answer(door)

@@ -31,8 +31,7 @@ def fork_session() -> dict[str, Any] | None:
             warnings.simplefilter("ignore")  # that threads do not come along is known
             middle = os.fork()
         if middle == 0:
-            if os.fork():
-                os._exit(0)  # so that the branch is no child of the session, and ends apart from it
+            _step_aside()
             _become(folder)
             return None
         _, status = os.waitpid(middle, 0)
@@ -40,6 +39,16 @@ def fork_session() -> dict[str, Any] | None:
     except OSError as error:
         return {"ending": "error", "error": str(error)}
     return {"ending": "forked"} if status == 0 else {"ending": "error", "error": "it has as many processes as it may"}
+
+
+def _step_aside() -> None:
+    """Goes on in a child alone, so that the branch is no child of the session, and ends apart from it."""
+    try:
+        if os.fork() == 0:
+            return
+    except OSError:  # there is no room for another process
+        os._exit(1)
+    os._exit(0)
 
 
 def _become(folder: str) -> None:
@@ -50,8 +59,10 @@ def _become(folder: str) -> None:
         sc.allow_own_proc()
         sc.unshare(READY)
     except BaseException as error:
-        os.write(2, str(error).encode(errors="replace"))  # by now it is the branch's own
-        os._exit(1)
+        try:
+            os.write(2, str(error).encode(errors="replace"))  # by now it is the branch's own, and may have no reader
+        finally:
+            os._exit(1)  # or it would go on as the session, with the same conversation
     for place in (folder, "/work"):
         with suppress(OSError):
             os.chdir(place)

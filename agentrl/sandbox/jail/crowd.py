@@ -51,13 +51,15 @@ class Crowd:
 
         `watch`: pidfd of its first process; `cpu_s`: what it used, as far as it was watched; `since`: some time before.
         """
-        waited = self._kept_waiting(self._table.number_of(watch), cpu_s)
-        if since is None or waited < max(_LONGEST_S, wall_s / 2):
+        if since is None or not self._others_had_it(since):  # first, since that costs the same for any number of runs
             return 0.0
+        waited = self._kept_waiting(self._table.number_of(watch), cpu_s)
+        return waited if waited >= max(_LONGEST_S, wall_s / 2) else 0.0
+
+    def _others_had_it(self, since: Snapshot) -> bool:
         now = self.look()
         others = sum(max(0.0, used - since.cpu.get(pid, 0.0)) for pid, used in now.cpu.items())
-        machine = (os.cpu_count() or 1) * (now.at - since.at)
-        return waited if now.at > since.at and others >= _SHARE * machine else 0.0
+        return now.at > since.at and others >= _SHARE * (os.cpu_count() or 1) * (now.at - since.at)
 
     def _kept_waiting(self, root: int, cpu_s: float) -> float:
         """The longest that a thread waited while none of the run's had a processor, at least."""

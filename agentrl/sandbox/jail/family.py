@@ -195,6 +195,7 @@ class Family:
         `owner`: a descriptor of the user namespace that it has left.
         """
         ours, theirs = os.pipe()
+        why, status = "", 1
         helper = os.fork()
         if helper == 0:
             try:
@@ -208,11 +209,13 @@ class Family:
         try:
             if not select.select([ours], [], [], _FURNISH_S)[0]:
                 os.kill(helper, signal.SIGKILL)
-                return "its folders could not be copied in time"
-            return os.read(ours, 500).decode()
+                why = "its folders could not be copied in time"
+            else:
+                why = os.read(ours, 500).decode(errors="replace")  # which may end in the middle of a letter
         finally:
             os.close(ours)
-            os.waitpid(helper, 0)
+            _, status = os.waitpid(helper, 0)
+        return why or ("who should make its folders was killed" if status else "")  # code of the session could do it
 
 
 def _kill(pid: int) -> None:

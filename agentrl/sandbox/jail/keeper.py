@@ -124,7 +124,10 @@ class Keeper(Server):
         """A process of the family asks for namespaces."""
         if select.select([self._control], [], [], 0)[0]:
             self._take_order()  # which was sent before the session was asked to fork
-        notice = notices.receive(self._listener)
+        asked, over = notices.state(self._listener)
+        if over:
+            self._stop_listening()
+        notice = notices.receive(self._listener) if asked else None
         if notice is None:
             return
         for made in self._branchings:
@@ -141,6 +144,13 @@ class Keeper(Server):
                 self._let_go(made, notice)
                 return
         notices.refuse(self._listener, notice)
+
+    def _stop_listening(self) -> None:
+        """Nobody is left who could ask: the listener would be heard of for ever."""
+        del self._others[self._listener]
+        self._poll.unregister(self._listener)
+        os.close(self._listener)
+        self._listener = -1
 
     def _let_go(self, made: Branching, notice: notices.Notice) -> None:
         """The fork may have its namespaces; it has nobody else's descriptors any more."""
@@ -188,9 +198,10 @@ class Keeper(Server):
 
     def _close(self, made: Branching) -> None:
         """All but the channel."""
-        if made.watch >= 0:
+        if made.watch in self._others:
             del self._others[made.watch]
             self._poll.unregister(made.watch)
+        if made.watch >= 0:
             os.close(made.watch)
         if made.owner >= 0:
             os.close(made.owner)

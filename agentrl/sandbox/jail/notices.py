@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import struct
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,6 +26,15 @@ class Notice:
     id: int
     pid: int
     arguments: tuple[int, ...]
+
+
+def state(listener: int) -> tuple[bool, bool]:
+    """(whether somebody asks, so that `receive` does not wait; whether nobody can any more: all have ended)."""
+    poll = select.poll()
+    poll.register(listener, select.POLLIN)
+    events = dict(poll.poll(0)).get(listener, 0)
+    asked = bool(events & select.POLLIN)
+    return asked, bool(events & select.POLLHUP) and not asked
 
 
 def receive(listener: int) -> Notice | None:

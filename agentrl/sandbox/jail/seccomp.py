@@ -1,4 +1,4 @@
-"""Builds a seccomp filter from rules: bytes of classic BPF, 8 an instruction. Pure; `syscalls.install_filter`
+"""Builds a seccomp filter from rules: bytes of classic BPF, 8 an instruction. Pure; `syscalls.Filter`
 installs it.
 
 The numbers are sorted into ranges with one answer each, which are bisected. The kernel walks the filter for every

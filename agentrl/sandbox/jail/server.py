@@ -50,6 +50,7 @@ class Server:
     def __init__(self, control: socket.socket, walls: Walls, alive: int | None) -> None:
         """`alive`: a descriptor that reads end-of-file when this worker should end, besides `control`."""
         self._control = control
+        control.setblocking(False)  # more than one event may lead to the same order
         self._walls = walls
         self._poll = select.epoll()
         self._poll.register(control, select.EPOLLIN)
@@ -91,7 +92,10 @@ class Server:
         return max(0.0, min(LOOK_EVERY, *(end - now for end in ends)) if ends else LOOK_EVERY)
 
     def _take_order(self) -> bool:
-        data, descriptors, _, _ = socket.recv_fds(self._control, 1 << 16, _DESCRIPTORS)
+        try:
+            data, descriptors, _, _ = socket.recv_fds(self._control, 1 << 16, _DESCRIPTORS)
+        except BlockingIOError:
+            return True
         if not data:
             return False
         order = Order.decode(data)
@@ -161,7 +165,7 @@ class Server:
             if not word:
                 self._forget(run)
         elif word[:1] == INTERRUPT:
-            os.kill(run.pid, signal.SIGINT)
+            _signal(run, signal.SIGINT)
         elif word[:1] == MARK:
             run.marked, run.allowed_s, self._look_at = True, float(word[1:]), 0.0
         else:
@@ -175,7 +179,7 @@ class Server:
             self._greet_no_more(run)
             greeting.refuse()
             return
-        os.kill(run.pid, signal.SIGKILL)  # it has not been waited for, so the number is still its own
+        _signal(run, signal.SIGKILL)
 
     def _enforce(self) -> None:
         now = time.monotonic()
@@ -252,6 +256,12 @@ class Server:
         for run in list(self._by_fd.values()):
             self._forget(run)
         self._walls.leave()
+
+
+def _signal(run: Run, number: int) -> None:
+    """It has not been waited for, so its number is still its own, or if another one took it for its child, nobody's."""
+    with suppress(ProcessLookupError):
+        os.kill(run.pid, number)
 
 
 def _ending(run: Run, status: int, used: resource.struct_rusage, wall_s: float) -> Ending:
