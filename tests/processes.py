@@ -25,11 +25,16 @@ def children() -> set[int]:
 
 def left_since(before: set[int], within: float = 60) -> list[psutil.Process]:
     """Processes below this one that were not there `before` and have not ended within so many seconds."""
-    new = []
-    for pid in children() - before:
+    return still_running(processes(children() - before), within)
+
+
+def processes(pids: Iterable[int]) -> list[psutil.Process]:
+    """Those of them that are there."""
+    found = []
+    for pid in pids:
         with contextlib.suppress(psutil.NoSuchProcess):
-            new.append(psutil.Process(pid))
-    return still_running(new, within)
+            found.append(psutil.Process(pid))
+    return found
 
 
 def _command(process: psutil.Process) -> str:

@@ -429,10 +429,17 @@ def test_of_servers_that_ran_already_defaults_of_started_ones_are_nobodys_choice
     assert resume_recipe(saved).engine.vllm == VllmSettings()
 
 
+def test_the_warm_up_can_be_changed_until_it_is_over(tmp_path: Path) -> None:
+    saved = saved_run(tmp_path, "seed=0")
+    assert resume_recipe(saved, ["warmup.steps=3"]).warmup.steps == 3
+    (saved.parent / "checkpoints" / "step-00000").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"warmup.steps is 3, but the run that is gone on with was begun with 0"):
+        resume_recipe(saved, ["warmup.steps=3"])
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("warmup.steps=3", "warmup.steps is 3, but the run that is gone on with was begun with 0"),
         ("seed=1", "seed is 1, but the run that is gone on with was begun with 0"),
         ("out=elsewhere", "out is 'elsewhere'"),
         ("policy.tiny.hidden=96", "policy.tiny.hidden is 96, but the run that is gone on with was begun with 192"),

@@ -25,8 +25,8 @@ _FROZEN: Mapping[str, str] = {
     "out": "its files stand there",
     "policy.path": "its weights and its tokens come from there",
     **{f"policy.tiny.{field.name}": "its policy was made so" for field in fields(TinySettings)},
-    **{f"warmup.{field.name}": "its policy began with that" for field in fields(WarmupSettings)},
 }
+_WARMED: Mapping[str, str] = {f"warmup.{field.name}": "its policy began with that" for field in fields(WarmupSettings)}
 
 
 def resume_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -40,7 +40,8 @@ def resume_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     for ignored in _ignored(saved):
         _drop(tree, ignored.split("."))
     recipe = recipe_of(tree, path, overrides)
-    _refuse_changes(recipe_of(tree, path, ()), recipe)
+    begun = any((Path(path).parent / "checkpoints").glob("step-*"))
+    _refuse_changes(recipe_of(tree, path, ()), recipe, {**_FROZEN, **_WARMED} if begun else _FROZEN)
     check_recipe(recipe)
     return recipe
 
@@ -56,8 +57,8 @@ def _ignored(recipe: Recipe) -> Iterator[str]:
         yield "learner.value_lr"
 
 
-def _refuse_changes(was: Recipe, recipe: Recipe) -> None:
-    for path, reason in _FROZEN.items():
+def _refuse_changes(was: Recipe, recipe: Recipe, kept: Mapping[str, str]) -> None:
+    for path, reason in kept.items():
         before, now = attrgetter(path)(was), attrgetter(path)(recipe)
         if before != now:
             raise ConfigError(

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from agentrl.sandbox import Limits, SandboxPool, SyncSandboxPool
-from tests.processes import children, left_since, still_running
+from tests.processes import children, left_since, processes, still_running
 from tests.sandbox.attack import REPOSITORY
 from tests.sandbox.conftest import begun, many
 from tests.sandbox.serving import until
@@ -162,7 +162,7 @@ def test_a_fork_of_the_caller_keeps_nothing_alive(tier: str) -> None:
             signal.pause()
             os._exit(0)
         task.cancel()
-        return await asyncio.to_thread(still_running, [psutil.Process(pid) for pid in begun])
+        return await asyncio.to_thread(still_running, processes(begun))
 
     forks: list[int] = []
     try:
